@@ -1,0 +1,49 @@
+"""The errors that a user can act on.
+
+Each message is one line: what is wrong, with which slide or value, and what to do about it. The command line prints it
+as it is; an asset turns it into a Dagster failure. Anything else that is raised is a bug and keeps its traceback.
+"""
+
+
+class StpathError(Exception):
+    """Base of every error whose text is meant for the user."""
+
+
+class SettingsError(StpathError):
+    """A setting is missing, misspelt or contradictory."""
+
+
+class SlideError(StpathError):
+    """A scan cannot be opened, read or registered."""
+
+
+class ScaleError(SlideError):
+    """A scan's µm per pixel is missing, absurd or contradictory."""
+
+
+class TissueError(StpathError):
+    """A slide has no tissue that a tile could cover."""
+
+
+class FeatureError(StpathError):
+    """Features are missing, of a wrong width, not finite, or from another encoder than asked for."""
+
+
+class WeightsError(StpathError):
+    """Model weights or their vocabulary are missing, unreadable, or do not fit each other."""
+
+
+class VocabularyError(StpathError):
+    """An organ, technology or gene that the model does not know."""
+
+
+class SpotsError(StpathError):
+    """Measured expression that cannot be read or does not fit its slide."""
+
+
+class StorageError(StpathError):
+    """A table's file is missing, damaged, or could not be written."""
+
+
+class QueryError(StpathError):
+    """An SQL query that is wrong or that would write."""

@@ -1,0 +1,55 @@
+"""What a stored part was made from, and its digest: the one notion of "up to date".
+
+A stage's facts hold everything that can change its result, and the facts of the stages before it. Paths, times and counts
+never belong here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stpath_assets.errors import StorageError
+from stpath_assets.tables import SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The facts a part was made from, as JSON values, and their SHA-256."""
+
+    facts: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the facts in canonical JSON, hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The facts in canonical JSON: sorted keys, no spaces, so that equal facts are equal text."""
+        return json.dumps(self.facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    def extend(self, stage: str, code_version: str, **facts: Any) -> "Fingerprint":
+        """The fingerprint of the next stage: these facts, its own, and the version of its code."""
+        twice = sorted(set(facts) & set(self.facts))
+        if twice:
+            raise ValueError(f"facts said twice on the way to {stage}: {', '.join(twice)}")
+        return Fingerprint({**self.facts, **facts, f"{stage}_code": code_version})
+
+
+def start(**facts: Any) -> Fingerprint:
+    """The fingerprint of the first stage, with the version of the stored schema."""
+    return Fingerprint({**facts, "schema": SCHEMA_VERSION})
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal.
+
+    Raises `StorageError` naming the file where it cannot be read.
+    """
+    try:
+        with path.open("rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise StorageError(f"{path}: cannot be read ({e.strerror or e}); check the path and its permissions") from e

@@ -1,0 +1,38 @@
+"""How long work says how far it is, without knowing who listens.
+
+The domain wraps its loops in `track`; the command line installs a listener that draws bars. Nobody listens by default.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
+Listener = Callable[[str, int, int], None]
+"""Called with what is being done, how many units are done, and how many there are in all."""
+
+_listener: ContextVar[Listener | None] = ContextVar("stpath_progress", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Sends the progress of all work inside the block to `listener`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    """Yields `items`, telling the listener after each how many of `total` units are done."""
+    listener = _listener.get()
+    done = 0
+    if listener:
+        listener(what, 0, total)
+    for item in items:
+        yield item
+        done += size(item)
+        if listener:
+            listener(what, done, total)

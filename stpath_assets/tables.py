@@ -1,0 +1,163 @@
+"""The schema of every stored table: names, types, units and what one row is.
+
+The only place that says them. Storage checks what it writes against these; the catalog builds its views, and Dagster its
+column documentation, from them.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+def _column(name: str, type_: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"description": description})
+
+
+@dataclass(frozen=True)
+class Table:
+    """One stored table.
+
+    `schema` is what its Parquet files hold. `unnest`, if any, names the list columns that its view turns into rows: such a
+    table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the part's keys (tiles or spots);
+    each further row is a gene with its values in the same order. A part therefore explains itself, whatever happens to
+    the table its keys came from.
+    """
+
+    name: str
+    row: str
+    schema: pa.Schema
+    keys: tuple[str, ...] = ()
+    value: str | None = None
+
+    @property
+    def by_gene(self) -> bool:
+        """Whether the table is stored as one row a gene."""
+        return self.value is not None
+
+    def view_columns(self) -> list[pa.Field]:
+        """The columns of the table's view: the stored ones, lists of a by-gene table as their elements."""
+        lists = {*self.keys, self.value} if self.by_gene else set()
+        return [f.with_type(f.type.value_type) if f.name in lists else f for f in self.schema]
+
+
+_SLIDE_ID = _column("slide_id", pa.string(), "slide, unique in the data root")
+_TILE_ID = _column("tile_id", pa.string(), "tile, unique in its slide: row and column of the grid")
+_MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` where the demo weights were used")
+
+SLIDES = Table(
+    "slides",
+    "a registered scan",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("uri", pa.string(), "where the scan lies; it is read there, never moved"),
+            _column("sha256", pa.string(), "SHA-256 of the file's content"),
+            _column("size_bytes", pa.int64(), "size of the file, bytes"),
+            _column("width_px", pa.int64(), "width at level 0, pixels"),
+            _column("height_px", pa.int64(), "height at level 0, pixels"),
+            _column("mpp", pa.float64(), "scale used, µm per pixel at level 0"),
+            _column("mpp_source", pa.string(), "`file` or `user`"),
+            _column("mpp_file", pa.float64(), "scale in the file, µm per pixel, if it has one", nullable=True),
+            _column("vendor", pa.string(), "scanner vendor by file format, if known", nullable=True),
+            _column("levels", pa.int64(), "number of pyramid levels"),
+            _column("organ", pa.string(), "organ token of STPath; NULL is its padding token", nullable=True),
+            _column("tech", pa.string(), "technology token of STPath; NULL is its padding token", nullable=True),
+            _column("spots_uri", pa.string(), "measured expression paired with the scan", nullable=True),
+            _column("status", pa.string(), "`ready`, `quarantined` or `retired`"),
+            _column("reason", pa.string(), "why a slide is quarantined or retired", nullable=True),
+            _column("warnings", pa.list_(pa.string()), "what a user should know of the scan, such as a contradicted scale"),
+            _column("registered_at", pa.timestamp("us", tz="UTC"), "when the scan was first registered"),
+        ]
+    ),
+)
+
+TILE_GRIDS = Table(
+    "tile_grids",
+    "a tile of tissue",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _TILE_ID,
+            _column("x_px", pa.float64(), "left edge, level-0 pixels"),
+            _column("y_px", pa.float64(), "top edge, level-0 pixels"),
+            _column("center_x_px", pa.float64(), "centre, level-0 pixels"),
+            _column("center_y_px", pa.float64(), "centre, level-0 pixels"),
+            _column("side_px", pa.float64(), "side of the tile on the scan, level-0 pixels"),
+            _column("tile_px", pa.int32(), "side of the tile as the encoder sees it, pixels"),
+            _column("mpp", pa.float64(), "scale of the tile as the encoder sees it, µm per pixel"),
+            _column("tissue_fraction", pa.float64(), "share of the tile's area that is tissue, 0 to 1"),
+        ]
+    ),
+)
+
+GIGAPATH_FEATURES = Table(
+    "gigapath_features",
+    "a tile's 1536-d embedding",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _TILE_ID,
+            _column("feature", pa.list_(pa.float32(), 1536), "embedding of the tile, float32"),
+            _column("encoder", pa.string(), "`gigapath` or `demo`"),
+        ]
+    ),
+)
+
+STPATH_PREDICTIONS = Table(
+    "stpath_predictions",
+    "a tile's predicted expression of one gene (view; stored by gene)",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("tile_id", pa.list_(pa.string()), _TILE_ID.metadata[b"description"].decode(), nullable=True),
+            _column("gene", pa.string(), "gene symbol as asked for", nullable=True),
+            _column("expression_log1p", pa.list_(pa.float32()), "predicted log1p expression", nullable=True),
+            _MODEL,
+        ]
+    ),
+    keys=("tile_id",),
+    value="expression_log1p",
+)
+
+SPOT_EXPRESSION = Table(
+    "spot_expression",
+    "a spot's measured count of one gene (view; stored by gene)",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("spot_id", pa.list_(pa.string()), "spot or barcode, as in the measured data", nullable=True),
+            _column("x_px", pa.list_(pa.float64()), "centre of the spot, level-0 pixels", nullable=True),
+            _column("y_px", pa.list_(pa.float64()), "centre of the spot, level-0 pixels", nullable=True),
+            _column("gene", pa.string(), "gene symbol of the measured data", nullable=True),
+            _column("count", pa.list_(pa.int32()), "raw count", nullable=True),
+        ]
+    ),
+    keys=("spot_id", "x_px", "y_px"),
+    value="count",
+)
+
+EVALUATION_METRICS = Table(
+    "evaluation_metrics",
+    "a slide's score for one gene, model and protocol",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("gene", pa.string(), "gene symbol"),
+            _MODEL,
+            _column("protocol", pa.string(), "how prediction and measurement were paired and compared"),
+            _column("n_spots", pa.int64(), "number of spots paired with a tile"),
+            _column("pearson_r", pa.float64(), "Pearson correlation; NULL where either side is constant", nullable=True),
+            _column("pearson_low", pa.float64(), "lower end of r's 95 % interval (Fisher z)", nullable=True),
+            _column("pearson_high", pa.float64(), "upper end of r's 95 % interval (Fisher z)", nullable=True),
+            _column("r2", pa.float64(), "coefficient of determination; NULL where the measurement is constant", nullable=True),
+            _column("mse", pa.float64(), "mean squared error, log1p counts squared"),
+        ]
+    ),
+)
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (SLIDES, TILE_GRIDS, GIGAPATH_FEATURES, STPATH_PREDICTIONS, SPOT_EXPRESSION, EVALUATION_METRICS)
+}
