@@ -1,7 +1,8 @@
 """The errors that a user can act on.
 
-Each message is one line: what is wrong, with which slide or value, and what to do about it. The command line prints it
-as it is; an asset turns it into a Dagster failure. Anything else that is raised is a bug and keeps its traceback.
+Each message is one line: what is wrong, with which slide or value, and what to do about it. The command line
+prints it as it is; an asset turns it into a Dagster failure. Anything else that is raised is a bug and keeps
+its traceback.
 """
 
 

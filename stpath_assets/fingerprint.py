@@ -1,7 +1,7 @@
 """What a stored part was made from, and its digest: the one notion of "up to date".
 
-A stage's facts hold everything that can change its result, and the facts of the stages before it. Paths, times and counts
-never belong here.
+A stage's facts hold everything that can change its result, and the facts of the stages before it. Paths,
+times and counts never belong here.
 """
 
 import hashlib
@@ -29,6 +29,10 @@ class Fingerprint:
     def to_json(self) -> str:
         """The facts in canonical JSON: sorted keys, no spaces, so that equal facts are equal text."""
         return json.dumps(self.facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    def extends(self, earlier: "Fingerprint") -> bool:
+        """Whether this was made from exactly what `earlier` says."""
+        return earlier.facts.items() <= self.facts.items()
 
     def extend(self, stage: str, code_version: str, **facts: Any) -> "Fingerprint":
         """The fingerprint of the next stage: these facts, its own, and the version of its code."""

@@ -1,6 +1,7 @@
 """How long work says how far it is, without knowing who listens.
 
-The domain wraps its loops in `track`; the command line installs a listener that draws bars. Nobody listens by default.
+The domain wraps its loops in `track`; the command line installs a listener that draws bars. Nobody listens by
+default.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,7 @@
 """One typed Settings: where data and weights are, and what is computed where nothing else is asked for.
 
-Read, first to last, from arguments, `STPATH_*` environment variables, and `settings.toml` in the data root. A key that is
-not a setting is an error.
+Read, first to last, from arguments, `STPATH_*` environment variables, and `settings.toml` in the data root. A
+key that is not a setting is an error.
 """
 
 import os
@@ -21,19 +21,29 @@ EncoderName = Literal["gigapath", "demo"]
 
 
 class Settings(BaseSettings):
-    """The settings of one data root. Each is also an environment variable: `STPATH_` and the name in capitals."""
+    """The settings of one data root. Each is also an environment variable: `STPATH_` and the name in
+    capitals.
+    """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(Path(DEFAULT_HOME), description="the data root")
     encoder: EncoderName = Field("gigapath", description="`gigapath`, or `demo` for the colour and texture descriptor")
-    genes: str = Field("demo-panel", description="gene symbols, comma-separated, or `all`")
+    genes: str = Field("all", description="gene symbols, comma-separated, or `all`")
     weights: Path | None = Field(None, description="STPath's weights, `stfm.pth` or safetensors")
     vocabulary: Path | None = Field(None, description="STPath's `symbol2ensembl.json`")
     gigapath_weights: Path | None = Field(None, description="GigaPath's `pytorch_model.bin` or safetensors")
+    figure_genes: str = Field(
+        "EPCAM,ERBB2,CD68,ACTA2,VIM,GNAS,FASN,CD74", description="genes that get figures where a panel has more than 12"
+    )
     device: str = Field("auto", description="`auto`, `cpu` or `cuda`")
     batch_size: int = Field(16, ge=1, le=4096, description="tiles a batch of the encoder")
     min_tissue: float = Field(0.25, ge=0, le=1, description="least tissue fraction of a tile that is kept")
+
+    @property
+    def panel(self) -> list[str] | None:
+        """The genes to predict; None is every gene that the weights know."""
+        return None if self.genes.strip().lower() == "all" else split_genes(self.genes)
 
     @classmethod
     def settings_customise_sources(
@@ -46,3 +56,56 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over the environment; the file is read by `load`, which knows the data root."""
         return init_settings, env_settings
+
+
+def split_genes(text: str) -> list[str]:
+    """Gene symbols from a comma-separated text. Raises `SettingsError` where there is none."""
+    genes = [g.strip() for g in text.split(",") if g.strip()]
+    if not genes:
+        raise SettingsError(f"no gene in {text!r}; give symbols separated by commas, or all")
+    return genes
+
+
+def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
+    """The settings of a data root: `home`, else STPATH_HOME, else the default place.
+
+    Overrides that are None count as not given. Raises `SettingsError` naming the setting that is wrong or
+    unknown.
+    """
+    root = Path(home or os.environ.get(f"{_PREFIX}HOME") or DEFAULT_HOME).expanduser().absolute()
+    given = {k: v for k, v in overrides.items() if v is not None}
+    try:
+        _refuse_unknown(
+            f"{_PREFIX}* in the environment",
+            [k.removeprefix(_PREFIX).lower() for k in os.environ if k.startswith(_PREFIX)],
+        )
+        in_file = _read_file(root / "settings.toml")
+        # Environment over file: what the file says fills only what neither says.
+        in_environment = {n for n in Settings.model_fields if f"{_PREFIX}{n}".upper() in os.environ}
+        rest = {k: v for k, v in in_file.items() if k not in given and k not in in_environment}
+        return Settings(**{**rest, **given, "home": root})
+    except ValidationError as e:
+        first = e.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}; see docs/settings.md") from e
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: is not TOML ({e}); correct it") from e
+    _refuse_unknown(str(path), list(values))
+    for name in ("weights", "vocabulary", "gigapath_weights"):
+        if name in values:
+            # Beside the file that names them, so that a data root can be moved whole.
+            values[name] = path.parent / Path(values[name]).expanduser()
+    return values
+
+
+def _refuse_unknown(where: str, names: list[str]) -> None:
+    unknown = sorted(set(names) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"{where}: {unknown[0]} is no setting; known: {', '.join(sorted(Settings.model_fields))}")

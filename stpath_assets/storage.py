@@ -1,8 +1,8 @@
 """Writes and reads one slide's part of a table.
 
-A part is one complete Parquet file, replaced by rename after fsync: a reader sees the old one or the new one, never half of
-one. Each carries the fingerprint of what it was made from. What the tables hold is said in `tables`; how they are
-queried together, in `catalog`.
+A part is one complete Parquet file, replaced by rename after fsync: a reader sees the old one or the new one,
+never half of one. Each carries the fingerprint of what it was made from. What the tables hold is said in
+`tables`; how they are queried together, in `catalog`.
 """
 
 import errno
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stpath_assets.errors import StorageError
@@ -79,6 +80,15 @@ class ByGene:
     values: npt.NDArray
 
 
+@dataclass(frozen=True)
+class Made:
+    """What bringing a part up to date came to: its fingerprint, whether it had to be made, what to tell the user."""
+
+    fingerprint: Fingerprint
+    made: bool
+    notes: tuple[str, ...] = ()
+
+
 class Store:
     """The tables under one data root."""
 
@@ -112,7 +122,8 @@ class Store:
     ) -> Path:
         """Stores a slide's part of a by-gene table from blocks of (genes, values (N, genes)), one in memory at a time.
 
-        Genes must come in ascending order over all blocks, each once. `constants` fills the remaining columns.
+        Genes must come in ascending order over all blocks, each once. `constants` fills the remaining
+        columns.
         """
         spec = TABLES[table]
         n = len(next(iter(keys.values())))
@@ -139,14 +150,17 @@ class Store:
         path = self.path(spec.name, slide_id)
         schema = spec.schema.with_metadata({_FACTS: fingerprint.to_json(), _FINGERPRINT: fingerprint.digest})
         floats = [_leaf(f) for f in spec.schema if pa.types.is_floating(_value_type(f.type))]
-        plain = {*floats, *(_leaf(f) for f in spec.schema if spec.by_gene and f.name in (*spec.keys, spec.value))}
+        plain = {
+            *floats,
+            *(_leaf(f) for f in spec.schema if spec.by_gene and f.name in (*spec.keys, spec.value)),
+        }
         with atomic_file(path) as draft:
             with pq.ParquetWriter(
                 draft,
                 schema,
                 compression="zstd",
                 use_dictionary=[_leaf(f) for f in spec.schema if _leaf(f) not in plain],
-                column_encoding={c: "BYTE_STREAM_SPLIT" for c in floats},
+                column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
                 write_page_index=True,
             ) as writer:
                 for rows in tables:
@@ -162,7 +176,7 @@ class Store:
         try:
             return pq.read_table(path, columns=columns, partitioning=None)
         except FileNotFoundError as e:
-            raise StorageError(f"{slide_id}: has no {table} yet; run: stpath-assets run {slide_id}") from e
+            raise _absent(table, slide_id) from e
         except (pa.ArrowException, OSError) as e:
             raise _damaged(path, e) from e
 
@@ -172,12 +186,12 @@ class Store:
         assert spec.value is not None
         head = self.read(table, slide_id, [*spec.keys, "gene"]).slice(0, 1)
         keys = {k: np.asarray(head[k][0].values) for k in spec.keys}
-        wanted = None if genes is None else [("gene", "in", set(genes))]
+        wanted = None if genes is None else pc.field("gene").isin(pa.array(genes, pa.string()))
         try:
             rows = pq.read_table(path, columns=["gene", spec.value], filters=wanted, partitioning=None)
         except (pa.ArrowException, OSError) as e:
             raise _damaged(path, e) from e
-        rows = rows.filter(pa.compute.is_valid(rows["gene"]))
+        rows = rows.filter(pc.is_valid(rows["gene"]))
         flat = rows[spec.value].combine_chunks().flatten().to_numpy()
         n = len(next(iter(keys.values())))
         return ByGene(keys, rows["gene"].to_pylist(), flat.reshape(rows.num_rows, n).T)
@@ -192,6 +206,13 @@ class Store:
             return None
         except (pa.ArrowException, OSError, KeyError, ValueError) as e:
             raise _damaged(path, e) from e
+
+    def require(self, table: str, slide_id: str) -> Fingerprint:
+        """As `fingerprint`, but raises `StorageError` where there is no part."""
+        stored = self.fingerprint(table, slide_id)
+        if stored is None:
+            raise _absent(table, slide_id)
+        return stored
 
     def is_current(self, table: str, slide_id: str, fingerprint: Fingerprint) -> bool:
         """Whether the stored part is what would be made now. A damaged part is not, and is made again."""
@@ -240,6 +261,10 @@ def _gene_rows(spec: Table, genes: Sequence[str], values: npt.NDArray, **constan
     flat = pa.array(np.ascontiguousarray(values.T).reshape(-1), type_.value_type)
     lists = pa.ListArray.from_arrays(pa.array(np.arange(g + 1, dtype=np.int32) * n), flat)
     return _complete(spec, g, gene=pa.array(genes, pa.string()), **{spec.value: lists}, **constants)
+
+
+def _absent(table: str, slide_id: str) -> StorageError:
+    return StorageError(f"{slide_id}: has no {table} yet; run: stpath-assets run {slide_id}")
 
 
 def _damaged(path: Path, cause: Exception) -> StorageError:

@@ -1,7 +1,7 @@
 """The schema of every stored table: names, types, units and what one row is.
 
-The only place that says them. Storage checks what it writes against these; the catalog builds its views, and Dagster its
-column documentation, from them.
+The only place that says them. Storage checks what it writes against these; the catalog builds its views, and
+Dagster its column documentation, from them.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ def _column(name: str, type_: pa.DataType, description: str, *, nullable: bool =
 class Table:
     """One stored table.
 
-    `schema` is what its Parquet files hold. `unnest`, if any, names the list columns that its view turns into rows: such a
-    table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the part's keys (tiles or spots);
-    each further row is a gene with its values in the same order. A part therefore explains itself, whatever happens to
-    the table its keys came from.
+    `schema` is what its Parquet files hold. `unnest`, if any, names the list columns that its view turns into
+    rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the
+    part's keys (tiles or spots); each further row is a gene with its values in the same order. A part
+    therefore explains itself, whatever happens to the table its keys came from.
     """
 
     name: str
@@ -67,7 +67,11 @@ SLIDES = Table(
             _column("spots_uri", pa.string(), "measured expression paired with the scan", nullable=True),
             _column("status", pa.string(), "`ready`, `quarantined` or `retired`"),
             _column("reason", pa.string(), "why a slide is quarantined or retired", nullable=True),
-            _column("warnings", pa.list_(pa.string()), "what a user should know of the scan, such as a contradicted scale"),
+            _column(
+                "warnings",
+                pa.list_(pa.string()),
+                "what a user should know of the scan, such as a contradicted scale",
+            ),
             _column("registered_at", pa.timestamp("us", tz="UTC"), "when the scan was first registered"),
         ]
     ),
@@ -148,16 +152,25 @@ EVALUATION_METRICS = Table(
             _MODEL,
             _column("protocol", pa.string(), "how prediction and measurement were paired and compared"),
             _column("n_spots", pa.int64(), "number of spots paired with a tile"),
-            _column("pearson_r", pa.float64(), "Pearson correlation; NULL where either side is constant", nullable=True),
+            _column(
+                "pearson_r",
+                pa.float64(),
+                "Pearson correlation; NULL where either side is constant",
+                nullable=True,
+            ),
             _column("pearson_low", pa.float64(), "lower end of r's 95 % interval (Fisher z)", nullable=True),
             _column("pearson_high", pa.float64(), "upper end of r's 95 % interval (Fisher z)", nullable=True),
-            _column("r2", pa.float64(), "coefficient of determination; NULL where the measurement is constant", nullable=True),
+            _column(
+                "r2",
+                pa.float64(),
+                "coefficient of determination; NULL where the measurement is constant",
+                nullable=True,
+            ),
             _column("mse", pa.float64(), "mean squared error, log1p counts squared"),
         ]
     ),
 )
 
 TABLES: dict[str, Table] = {
-    t.name: t
-    for t in (SLIDES, TILE_GRIDS, GIGAPATH_FEATURES, STPATH_PREDICTIONS, SPOT_EXPRESSION, EVALUATION_METRICS)
+    t.name: t for t in (SLIDES, TILE_GRIDS, GIGAPATH_FEATURES, STPATH_PREDICTIONS, SPOT_EXPRESSION, EVALUATION_METRICS)
 }

@@ -1,0 +1,37 @@
+"""H&E whole-slide scans to predicted spatial gene expression.
+
+Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. Names are imported
+on first use: importing the package imports neither torch nor dagster.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stpath_assets.features import embed
+    from stpath_assets.prediction import Context, predict_expression
+    from stpath_assets.slides import open_slide
+    from stpath_assets.tiles import tile
+
+try:
+    __version__ = version("stpath-assets")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
+
+__all__ = ["Context", "__version__", "embed", "open_slide", "predict_expression", "tile"]
+
+_WHERE = {
+    "open_slide": "slides",
+    "tile": "tiles",
+    "embed": "features",
+    "predict_expression": "prediction",
+    "Context": "prediction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,131 @@
+"""The catalog: DuckDB views over the Parquet files, and read-only SQL over them.
+
+The Parquet files are the truth; `catalog.duckdb` holds views alone, is rebuilt beside and renamed into place. A reader of it
+never blocks a writer, nor the other way round. Every view but `slides` leaves retired slides out.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from stpath_assets.errors import QueryError
+from stpath_assets.storage import Store, atomic_file
+from stpath_assets.tables import SLIDES, TABLES, Table
+
+NAME = "catalog.duckdb"
+
+_SQL_TYPES = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "double": "DOUBLE",
+    "float": "FLOAT",
+    "list<element: string>": "VARCHAR[]",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
+_LIVE = f"slide_id in (select slide_id from {SLIDES.name} where status = 'ready')"
+
+
+def build(store: Store) -> Path:
+    """Builds the catalog of a data root anew; a reader of the old one keeps it until it closes."""
+    path = store.home / NAME
+    with atomic_file(path) as draft:
+        with duckdb.connect(str(draft)) as connection:
+            for table in TABLES.values():
+                connection.execute(view_sql(table, store.home))
+                _comment(connection, table)
+    return path
+
+
+def view_sql(table: Table, home: Path) -> str:
+    """The statement that makes a table's view: of its files, or without rows while there are none."""
+    if not _has_files(table, home):
+        columns = ", ".join(f"null::{_sql_type(f.type)} as {f.name}" for f in table.view_columns())
+        return f"create view {table.name} as select {columns} where false"
+    files = f"read_parquet({_quoted(_files(table, home))}, union_by_name = true)"
+    if table.name == SLIDES.name:
+        return f"create view {table.name} as select * from {files}"
+    if not table.by_gene:
+        return f"create view {table.name} as select * from {files} where {_LIVE}"
+    keys, lists = table.keys, {*table.keys, table.value}
+    columns = ", ".join(
+        f"unnest({'h' if f.name in keys else 'p'}.{f.name}) as {f.name}" if f.name in lists else f"p.{f.name}"
+        for f in table.schema
+    )
+    return (
+        f"create view {table.name} as with parts as (select * from {files} where {_LIVE}), "
+        f"heads as (select slide_id, {', '.join(keys)} from parts where gene is null) "
+        f"select {columns} from parts p join heads h using (slide_id) where p.gene is not null"
+    )
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """Opens the catalog read-only, building it first where it is missing or out of date."""
+    path = store.home / NAME
+    if not path.exists():
+        build(store)
+    connection = duckdb.connect(str(path), read_only=True)
+    if not _is_right(connection, store.home):
+        connection.close()
+        build(store)
+        connection = duckdb.connect(str(path), read_only=True)
+    return connection
+
+
+def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
+    """The result of one reading SQL statement over the catalog.
+
+    Raises `QueryError` for what is no SQL, reads unknown columns, is more than one statement, or would write.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as e:
+        raise QueryError(f"not SQL: {_one_line(e)}") from e
+    if len(statements) != 1:
+        raise QueryError(f"give one SQL statement, not {len(statements)}")
+    if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        raise QueryError(
+            f"the catalog is read-only: {statements[0].type.name} statements are refused; use SELECT, or --format to save a result"
+        )
+    try:
+        return connect(store).sql(sql)
+    except duckdb.Error as e:
+        raise QueryError(_one_line(e)) from e
+
+
+def _is_right(connection: duckdb.DuckDBPyConnection, home: Path) -> bool:
+    """Whether each view reads its table's files just if there are any: they may have come or gone, or the root been moved."""
+    views = dict(connection.execute("select view_name, sql from duckdb_views() where not internal").fetchall())
+    return all(
+        t.name in views and (_quoted(_files(t, home)) in views[t.name]) == _has_files(t, home) for t in TABLES.values()
+    )
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    connection.execute(f"comment on view {table.name} is {_quoted(f'one row is {table.row}')}")
+    for column in table.view_columns():
+        description = column.metadata[b"description"].decode()
+        connection.execute(f"comment on column {table.name}.{column.name} is {_quoted(description)}")
+
+
+def _files(table: Table, home: Path) -> str:
+    # Names that begin with a dot are drafts, which `*` does not match.
+    return str((home / "tables" / table.name).absolute() / "*.parquet")
+
+
+def _has_files(table: Table, home: Path) -> bool:
+    return any((home / "tables" / table.name).glob("[!.]*.parquet"))
+
+
+def _sql_type(type_: Any) -> str:
+    text = str(type_)
+    return "FLOAT[1536]" if text.startswith("fixed_size_list") else _SQL_TYPES[text]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n\nLINE")[0].split())

@@ -1,0 +1,284 @@
+"""The command line: thin, it resolves settings, calls the domain or Dagster, and prints.
+
+Errors are one line on stderr with what to do next, exit code 1 (2 for wrong usage), no traceback unless --debug. What a
+command needs is imported inside it: `--help` and `sql` start without torch and dagster.
+"""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stpath_assets.errors import SlideError, StpathError
+
+Command = Callable[..., Any]
+
+
+def _common(command: Command) -> Command:
+    """--home and --debug, and errors as one line."""
+
+    @click.option("--home", type=click.Path(file_okay=False), help="Data root  [default: $STPATH_HOME]")
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        warnings.showwarning = _one_line_warning if not debug else warnings.showwarning
+        try:
+            return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # `sql ... | head`: click ends quietly
+        except (StpathError, OSError) as e:
+            if debug:
+                raise
+            _complain(str(e))
+            sys.exit(1)
+
+    return wrapped
+
+
+def _complain(message: str) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    # Others, such as a library's deprecations, are for developers.
+    if category is UserWarning:
+        click.echo(f"note: {message}", err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stpath-assets")
+def main() -> None:
+    """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
+
+
+@main.command()
+@click.argument("scans", metavar="SLIDE...", nargs=-1, required=True, type=click.Path())
+@click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...).")
+@click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD.")
+@click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
+@click.option("--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder.")
+@click.option("--id", "slide_id", help="A slide_id of your own.")
+@_common
+def add(scans: tuple[str, ...], home: str | None, slide_id: str | None, spots: str | None, **known: Any) -> None:
+    """Register scans with what is known of them. They are read where they are."""
+    from stpath_assets.settings import load_settings
+    from stpath_assets.slides import Registry
+    from stpath_assets.storage import Store
+
+    if len(scans) > 1 and (slide_id or spots):
+        raise click.UsageError("--id and --spots belong to one slide: add it by itself")
+    settings = load_settings(home)
+    registry, added = Registry(Store(settings.home)), 0
+    for scan in scans:
+        try:
+            row = registry.add(scan, spots=spots, slide_id=slide_id, **known)
+        except StpathError as e:
+            _complain(str(e))
+            continue
+        added += 1
+        for warning in row.warnings:
+            click.echo(f"note: {warning}", err=True)
+        click.echo(
+            f"{row.slide_id}: {row.width_px} x {row.height_px} px, {row.mpp:g} µm/px ({row.mpp_source}), "
+            f"{row.organ or 'organ not given'}, {row.tech or 'technology not given'}"
+        )
+    if added:
+        from stpath_assets.defs.materialize import sync_partitions
+
+        sync_partitions(settings)
+    sys.exit(0 if added == len(scans) else 1)
+
+
+@main.command()
+@click.argument("slide_ids", metavar="[SLIDE_ID...]", nargs=-1)
+@click.option("--genes", help="Gene symbols, comma-separated, or all.")
+@click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@_common
+def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
+    """Bring slides up to date, all stages; without SLIDE_ID all that are registered."""
+    from stpath_assets.settings import load_settings
+
+    settings = load_settings(home, genes=genes, encoder=encoder)
+    sys.exit(_run(settings, slide_ids, as_json))
+
+
+def _run(settings: Any, slide_ids: tuple[str, ...], as_json: bool = False) -> int:
+    """Runs slides and prints what became of them; the exit code."""
+    from stpath_assets.terminal import progress_bars, results_table
+
+    chosen = _live(settings, slide_ids)
+    with progress_bars() as listen:
+        from stpath_assets.defs.materialize import materialize
+        from stpath_assets.features import EncoderChoice
+        from stpath_assets.prediction import ModelChoice
+        from stpath_assets.progress import listening
+
+        # Before any slide is touched: these would fail each of them in the same way.
+        ModelChoice.for_encoder(settings.encoder, settings).load_vocabulary().select(settings.panel)
+        EncoderChoice.of(settings.encoder, settings).weights_sha256()
+        with listening(listen):
+            outcomes = materialize(settings, chosen)
+    bad = [o for o in outcomes if o.errors]
+    for outcome in bad:
+        for reason in outcome.errors:
+            _complain(reason if outcome.slide_id in reason else f"{outcome.slide_id}: {reason}")
+    failed = {o.slide_id for o in bad}
+    _print_results(settings, [s for s in chosen if s not in failed], as_json, results_table)
+    return 1 if bad else 0
+
+
+def _live(settings: Any, slide_ids: tuple[str, ...]) -> list[str]:
+    from stpath_assets.slides import Registry
+    from stpath_assets.storage import Store
+
+    registry = Registry(Store(settings.home))
+    if not slide_ids:
+        live = [row.slide_id for row in registry.live()]
+        if not live:
+            raise SlideError(f"no slide is registered in {settings.home}; add one: stpath-assets add SLIDE")
+        return live
+    for slide_id in slide_ids:
+        if registry.get(slide_id).status != "ready":
+            raise SlideError(f"{slide_id}: is {registry.get(slide_id).status}; add it again to bring it back")
+    return list(dict.fromkeys(slide_ids))
+
+
+def _print_results(settings: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]) -> None:
+    from stpath_assets.reports import rows_of
+    from stpath_assets.storage import Store
+
+    rows = list(rows_of(Store(settings.home), slide_ids))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    elif rows:
+        table(rows)
+
+
+@main.command()
+@click.argument("scan", metavar="SLIDE", type=click.Path())
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The .h5ad to write.")
+@click.option("--organ")
+@click.option("--tech")
+@click.option("--genes", default="all", show_default=True, help="Gene symbols, comma-separated, or all.")
+@click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
+@click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
+@_common
+def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: float | None, **given: Any) -> None:
+    """Predict one slide into an .h5ad, no data root needed."""
+    from stpath_assets.terminal import progress_bars
+
+    with progress_bars() as listen:
+        from stpath_assets.catalog.export import write_h5ad
+        from stpath_assets.features import EncoderChoice, embed
+        from stpath_assets.prediction import ModelChoice, predict_expression
+        from stpath_assets.progress import listening
+        from stpath_assets.settings import load_settings
+        from stpath_assets.slides import open_slide, tokens
+        from stpath_assets.tiles import tile
+
+        settings = load_settings(home, genes=genes, encoder=encoder)
+        organ, tech = tokens.organ(given["organ"]), tokens.tech(given["tech"])
+        model = ModelChoice.for_encoder(settings.encoder, settings)
+        model.load_vocabulary().select(settings.panel)
+        with listening(listen), open_slide(scan, mpp) as slide:
+            tiles = tile(slide, min_tissue=settings.min_tissue)
+            features = embed(tiles, EncoderChoice.of(settings.encoder, settings), settings.batch_size)
+            write_h5ad(predict_expression(features, organ, tech, settings.panel, model=model), Path(out))
+    click.echo(f"{out}: {len(tiles)} tiles, {model.name}")
+
+
+@main.command()
+@click.argument("query")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@_common
+def sql(query: str, home: str | None, form: str) -> None:
+    """Ask the catalog in SQL, read-only. Views: slides, tile_grids, gigapath_features, stpath_predictions, ..."""
+    from stpath_assets.catalog import query as ask
+    from stpath_assets.settings import load_settings
+    from stpath_assets.storage import Store
+    from stpath_assets.terminal import print_result
+
+    print_result(ask(Store(load_settings(home).home), query), form)
+
+
+@main.command()
+@click.argument("slide_id")
+@click.option("--to", "form", type=click.Choice(["h5ad"]), required=True)
+@click.option("--out", required=True, type=click.Path(dir_okay=False))
+@_common
+def export(slide_id: str, home: str | None, form: str, out: str) -> None:
+    """Write a slide's stored prediction in another tool's form."""
+    from stpath_assets.catalog.export import write_h5ad
+    from stpath_assets.prediction import read_prediction
+    from stpath_assets.settings import load_settings
+    from stpath_assets.storage import Store
+
+    write_h5ad(read_prediction(Store(load_settings(home).home), slide_id), Path(out))
+    click.echo(out)
+
+
+@main.command()
+@click.argument("slide_id")
+@click.option("--reason")
+@_common
+def retire(slide_id: str, home: str | None, reason: str | None) -> None:
+    """Take a slide out of the catalog and of later runs; nothing is deleted."""
+    from stpath_assets.defs.materialize import sync_partitions
+    from stpath_assets.settings import load_settings
+    from stpath_assets.slides import Registry
+    from stpath_assets.storage import Store
+
+    settings = load_settings(home)
+    Registry(Store(settings.home)).retire(slide_id, reason)
+    sync_partitions(settings)
+    click.echo(f"{slide_id}: retired")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+@_common
+def status(home: str | None, as_json: bool) -> None:
+    """Show which stages of each slide are there."""
+    from stpath_assets.reports import stages_of
+    from stpath_assets.settings import load_settings
+    from stpath_assets.storage import Store
+    from stpath_assets.terminal import status_table
+
+    settings = load_settings(home)
+    rows = stages_of(Store(settings.home))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    elif rows:
+        status_table(rows)
+    else:
+        click.echo(f"no slide is registered in {settings.home}; add one: stpath-assets add SLIDE")
+
+
+@main.command()
+@_common
+def demo(home: str | None) -> None:
+    """Run the whole main job on phantom slides with simulated counts: no weights, no network."""
+    from stpath_assets.demo import keep_settings, write_demo
+    from stpath_assets.progress import listening
+    from stpath_assets.settings import load_settings
+    from stpath_assets.slides import Registry
+    from stpath_assets.storage import Store
+    from stpath_assets.terminal import progress_bars, say_what_next
+
+    settings = load_settings(home, encoder="demo", genes="all")
+    keep_settings(settings.home)
+    with progress_bars() as listen, listening(listen):
+        slides = write_demo(settings.home / "inbox")
+    registry = Registry(Store(settings.home))
+    for slide in slides:
+        registry.add(slide.slide, organ=slide.organ, tech=slide.tech, spots=slide.spots, slide_id=slide.slide_id)
+    code = _run(settings, tuple(s.slide_id for s in slides))
+    if code == 0:
+        say_what_next(settings.home, [s.slide_id for s in slides if s.held_out and s.spots])
+    sys.exit(code)

@@ -1,0 +1,37 @@
+"""The `slides` asset: a registered scan, read again where it lies."""
+
+import dagster as dg
+
+from stpath_assets import figures
+from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registry
+from stpath_assets.slides.registry import CODE_VERSION
+from stpath_assets.storage import Made, Store
+from stpath_assets.tables import SLIDES
+
+
+@per_slide(
+    SLIDES,
+    group="slides",
+    deps=[],
+    code_version=CODE_VERSION,
+    description="Checks that the scan is still there and whole, and hashes its content; registered by `stpath-assets add`.",
+)
+def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """Refreshes a slide's row."""
+    with one_line_failures():
+        before = live_slide(settings, context.partition_key)
+        row = Registry(Store(settings.home)).refresh(before.slide_id)
+        with row.open() as slide:
+            thumbnail = figures.small_jpeg(slide.thumbnail(420))
+    metadata = {
+        "thumbnail": picture(thumbnail, row.slide_id),
+        "mpp": row.mpp,
+        "mpp_source": row.mpp_source,
+        "width_px": row.width_px,
+        "height_px": row.height_px,
+        "organ": row.organ or "none",
+        "tech": row.tech or "none",
+    }
+    return result(context, settings, SLIDES, Made(row.row_fingerprint, row != before, tuple(row.warnings)), metadata)

@@ -1,0 +1,126 @@
+"""What all per-slide assets have in common: partitions, documentation, failures, and the shape of their metadata.
+
+Metadata is small: numbers under stable names, which the UI plots, and pictures of at most 50 KB.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from stpath_assets.defs.partitions import SLIDES
+from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.storage import Made, Store
+from stpath_assets.tables import Table
+
+OWNERS = ["team:pathology"]
+
+GPU_POOL = "gpu"
+GPU_TAGS: dict[str, Any] = {
+    "dagster-ray/config": {"num_gpus": 1},
+    "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+}
+
+CONFIDENTIAL_FREE = "Holds no label or macro image and no free-text tag of the scan."
+
+
+def per_slide(
+    table: Table,
+    *,
+    group: str,
+    deps: Sequence[str],
+    code_version: str,
+    description: str,
+    gpu: bool = False,
+    checks: Sequence[dg.AssetCheckSpec] = (),
+) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
+    """The decorator of an asset that stores one part of `table` a slide."""
+    return dg.asset(
+        name=table.name,
+        deps=list(deps),
+        partitions_def=SLIDES,
+        group_name=group,
+        description=f"One row is {table.row}. {description}",
+        owners=OWNERS,
+        kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
+        code_version=code_version,
+        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+        check_specs=list(checks),
+        pool=GPU_POOL if gpu else None,
+        op_tags=GPU_TAGS if gpu else None,
+    )
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """A table's columns as its view shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                f.name,
+                _type_name(f.type),
+                description=f.metadata[b"description"].decode(),
+                constraints=dg.TableColumnConstraints(
+                    nullable=f.nullable and f.name not in (*table.keys, table.value, "gene")
+                ),
+            )
+            for f in table.view_columns()
+        ]
+    )
+
+
+@contextmanager
+def one_line_failures() -> Iterator[None]:
+    """Turns the errors that a user can act on into failures that are not retried; anything else is a bug and stays."""
+    try:
+        yield
+    except StpathError as e:
+        raise dg.Failure(str(e), allow_retries=False) from e
+
+
+def live_slide(settings: Settings, slide_id: str) -> Registered:
+    """The slide of a partition. Raises `SlideError` for one that is not registered or not live."""
+    row = Registry(Store(settings.home)).get(slide_id)
+    if row.status != "ready":
+        raise SlideError(
+            f"{slide_id}: is {row.status} ({row.reason or 'no reason given'}); add it again to bring it back"
+        )
+    return row
+
+
+def result(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    table: Table,
+    made: Made,
+    metadata: dict[str, Any] | None = None,
+    checks: Sequence[dg.AssetCheckResult] = (),
+) -> dg.MaterializeResult:
+    """What an asset reports: its fingerprint as data version, its row count, notes, and what it adds."""
+    store, slide_id = Store(settings.home), context.partition_key
+    for note in made.notes:
+        context.log.warning(note)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(made.fingerprint.digest),
+        metadata={
+            "dagster/partition_row_count": store.row_count(table.name, slide_id),
+            "dagster/uri": str(store.path(table.name, slide_id)),
+            "size_bytes": store.path(table.name, slide_id).stat().st_size,
+            "made": made.made,
+            **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
+            **(metadata or {}),
+        },
+        check_results=list(checks),
+    )
+
+
+def picture(data_uri: str, alt: str) -> dg.MarkdownMetadataValue:
+    """A small picture as metadata."""
+    return dg.MetadataValue.md(f"![{alt}]({data_uri})")
+
+
+def _type_name(type_: pa.DataType) -> str:
+    return str(type_).replace("fixed_size_list<element: float>", "float")

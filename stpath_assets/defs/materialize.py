@@ -1,0 +1,102 @@
+"""Materializes slides through Dagster from the command line, into the instance that the UI shows.
+
+One run a slide, in this process: a model is loaded once for all of them, and one bad slide fails its own run alone.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from stpath_assets.defs.partitions import sync
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registry
+from stpath_assets.storage import Store, atomic_file
+
+_CONFIG = Path(__file__).with_name("dagster.yaml")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a slide's run ended: the steps that failed with their one-line reasons, none if it went well."""
+
+    slide_id: str
+    errors: tuple[str, ...]
+
+
+@contextmanager
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a data root; its configuration is put there the first time."""
+    home = settings.home / "dagster"
+    if not (home / "dagster.yaml").exists():
+        with atomic_file(home / "dagster.yaml") as draft:
+            shutil.copyfile(_CONFIG, draft)
+    before = os.environ.get("DAGSTER_HOME")
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        with dg.DagsterInstance.get() as opened:
+            yield opened
+    finally:
+        if before is None:
+            del os.environ["DAGSTER_HOME"]
+        else:
+            os.environ["DAGSTER_HOME"] = before
+
+
+def sync_partitions(settings: Settings) -> list[str]:
+    """Makes the partitions that the UI shows the live slides; returns their ids."""
+    with instance(settings) as opened:
+        return sync(opened, Registry(Store(settings.home)))
+
+
+def materialize(
+    settings: Settings, slide_ids: Sequence[str], on_slide: Callable[[str], None] = lambda _: None
+) -> list[Outcome]:
+    """Runs job `main` for each slide and then `rebuild_catalog`; failures are values, and the other slides go on."""
+    from stpath_assets.definitions import defs
+
+    outcomes = []
+    with instance(settings) as opened:
+        sync(opened, Registry(Store(settings.home)))
+        config = _run_config(settings)
+        for slide_id in slide_ids:
+            on_slide(slide_id)
+            ran = defs.resolve_job_def("main").execute_in_process(
+                run_config=config, instance=opened, partition_key=slide_id, raise_on_error=False
+            )
+            outcomes.append(Outcome(slide_id, tuple(_reasons(ran))))
+        ran = defs.resolve_job_def("rebuild_catalog").execute_in_process(
+            run_config=config, instance=opened, raise_on_error=False
+        )
+        if not ran.success:
+            outcomes.append(Outcome("catalog", tuple(_reasons(ran))))
+    return outcomes
+
+
+def _run_config(settings: Settings) -> dict[str, Any]:
+    chosen = {"home": str(settings.home), "encoder": settings.encoder, "genes": settings.genes}
+    return {
+        "resources": {"settings": {"config": chosen}},
+        # Events are stored all the same; on a terminal the command says what matters itself.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+
+
+def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """One line for each step that failed by itself: the message meant for the user, or what broke and where."""
+    for event in ran.all_events:
+        if not event.is_step_failure:
+            continue
+        data = event.step_failure_data
+        if data.user_failure_data and data.user_failure_data.description:
+            yield data.user_failure_data.description
+        elif data.error:
+            root = data.error
+            while root.cause:
+                root = root.cause
+            yield f"{event.step_key}: {' '.join(root.message.split())} (a bug; the traceback is in run {ran.run_id})"

@@ -1,0 +1,25 @@
+"""Typed configuration that hands back plain domain objects: assets never see a wrapper."""
+
+import dagster as dg
+from pydantic import Field
+
+from stpath_assets.errors import StpathError
+from stpath_assets.settings import Settings, load_settings
+
+
+class SettingsConfig(dg.Config):
+    """What a run may set of the settings; what is left empty comes from the environment and the root's settings.toml."""
+
+    home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default place")
+    encoder: str | None = Field(None, description="`gigapath` or `demo`; empty: as the settings say")
+    genes: str | None = Field(None, description="gene symbols, comma-separated, or `all`; empty: as the settings say")
+
+
+@dg.resource(config_schema=SettingsConfig.to_config_schema(), description="The settings of the data root.")
+def settings(context: dg.InitResourceContext) -> Settings:
+    """Reads the settings; a wrong one fails the step with one line."""
+    config = SettingsConfig(**context.resource_config)
+    try:
+        return load_settings(config.home, encoder=config.encoder, genes=config.genes)
+    except StpathError as e:
+        raise dg.Failure(str(e), allow_retries=False) from e

@@ -1,0 +1,65 @@
+"""The demo's material: phantom H&E slides, simulated counts on two of them, and small weights learnt on one.
+
+All of it is made up, and all of it is reproducible from seeds: no patient, no download. What is done with the slides is the
+same as with any other and belongs elsewhere; `train` is how the weights beside this file came about.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from stpath_assets.progress import track
+
+_SEEDS = {"phantom_A": 1, "phantom_B": 2, "phantom_C": 3}
+# Scanned finer than it is tiled: the scale of a slide must not matter.
+_MPP = {"phantom_A": 0.5, "phantom_B": 0.25, "phantom_C": 0.5}
+_MEASURED = ("phantom_A", "phantom_B")
+TRAINED_ON = "phantom_A"
+
+
+@dataclass(frozen=True)
+class DemoSlide:
+    """A phantom on disk. `spots` are its simulated counts, None where nothing was measured.
+
+    `held_out` is False for the one that the demo weights were learnt on.
+    """
+
+    slide_id: str
+    slide: Path
+    spots: Path | None
+    organ: str
+    tech: str
+    held_out: bool
+
+
+def write_demo(folder: Path) -> list[DemoSlide]:
+    """Draws the three phantoms into `folder`; files that are there already are left as they are."""
+    return [write_phantom(folder, s) for s in track(_SEEDS, "drawing phantom slides", len(_SEEDS))]
+
+
+def keep_settings(home: Path) -> None:
+    """Writes the data root's settings.toml if it has none, so that runs started in the UI use the demo encoder too."""
+    path = home / "settings.toml"
+    if not path.exists():
+        from stpath_assets.storage import atomic_file
+
+        with atomic_file(path) as draft:
+            draft.write_text('# This data root holds the demo.\nencoder = "demo"\ngenes = "all"\n')
+
+
+def write_phantom(folder: Path, slide_id: str) -> DemoSlide:
+    """Draws one phantom, `phantom_A`, `phantom_B` or `phantom_C`, and its counts where it has any."""
+    slide, counts = folder / f"{slide_id}.tif", folder / f"{slide_id}_counts.tsv.gz"
+    selection = folder / f"{slide_id}_selection.tsv"
+    wanted = [slide, counts, selection] if slide_id in _MEASURED else [slide]
+    if not all(p.exists() for p in wanted):
+        # Loaded only where something is drawn: listing the demo needs no image library.
+        from stpath_assets.demo.phantom import draw_phantom, write_slide
+        from stpath_assets.demo.spots import simulate, write_spots
+
+        phantom = draw_phantom(_SEEDS[slide_id], _MPP[slide_id])
+        if not slide.exists():
+            write_slide(phantom, slide)
+        if len(wanted) > 1 and not (counts.exists() and selection.exists()):
+            write_spots(simulate(phantom, _SEEDS[slide_id]), folder, slide_id)
+    spots = counts if slide_id in _MEASURED else None
+    return DemoSlide(slide_id, slide, spots, "Breast", "Visium", held_out=slide_id != TRAINED_ON)

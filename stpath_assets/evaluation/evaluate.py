@@ -1,0 +1,130 @@
+"""What `spot_expression` and `evaluation_metrics` store for a slide.
+
+Joins a slide's measured spots with its stored prediction. Reading measurements is in `spots`, scoring in `score`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stpath_assets.errors import FeatureError
+from stpath_assets.evaluation import score, spots
+from stpath_assets.fingerprint import Fingerprint
+from stpath_assets.slides import Registered
+from stpath_assets.storage import Made, Store
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
+from stpath_assets.tiles import centers_of
+
+_BLOCK = 512  # genes written at a time
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The K spots of a slide that have a tile, for one gene: measured and predicted log1p expression, each (K,)."""
+
+    measured_log1p: npt.NDArray[np.float64]
+    predicted_log1p: npt.NDArray[np.float32]
+
+
+def store_spots(store: Store, row: Registered) -> Made:
+    """Brings a slide's `spot_expression` up to date with its measured files; without any it is empty.
+
+    Raises `SpotsError` for files that cannot be read or whose spots lie outside the slide.
+    """
+    path = None if row.spots_uri is None else Path(row.spots_uri)
+    fingerprint = row.fingerprint.extend(
+        SPOT_EXPRESSION.name, spots.CODE_VERSION, spots_sha256=None if path is None else spots.spots_fingerprint(path)
+    )
+    if store.is_current(SPOT_EXPRESSION.name, row.slide_id, fingerprint):
+        return Made(fingerprint, False)
+    if path is None:
+        empty = {"spot_id": np.array([], object), "x_px": np.array([], float), "y_px": np.array([], float)}
+        store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, empty, [], fingerprint)
+        return Made(
+            fingerprint, True, (f"{row.slide_id}: no measured expression came with it (--spots), so nothing is scored",)
+        )
+    measured = spots.read_spots(path)
+    spots.check_inside(measured, row.width_px, row.height_px, row.slide_id)
+    keys = {
+        "spot_id": np.array(measured.spot_ids, object),
+        "x_px": np.ascontiguousarray(measured.xy_px[:, 0]),
+        "y_px": np.ascontiguousarray(measured.xy_px[:, 1]),
+    }
+    blocks = (
+        (measured.genes[i : i + _BLOCK], measured.counts[:, i : i + _BLOCK].toarray())
+        for i in range(0, len(measured.genes), _BLOCK)
+    )
+    store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, keys, blocks, fingerprint)
+    return Made(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))
+
+
+def store_metrics(store: Store, slide_id: str) -> Made:
+    """Brings a slide's `evaluation_metrics` up to date with its stored prediction and spots.
+
+    Without paired spots the table is empty, and a note says so.
+    """
+    predicted_from = _predicted_from(store, slide_id)
+    measured_from = store.require(SPOT_EXPRESSION.name, slide_id)
+    spot_facts = {k: v for k, v in measured_from.facts.items() if k not in predicted_from.facts}
+    fingerprint = predicted_from.extend(
+        EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **spot_facts
+    )
+    if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
+        return Made(fingerprint, False)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id)
+    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id)
+    spot, tile = _pairs(store, slide_id, measured.keys)
+    notes = []
+    if len(measured.keys["spot_id"]) == 0:
+        notes.append(f"{slide_id}: has no measured spots, so its metrics are empty")
+    elif len(spot) == 0:
+        notes.append(
+            f"{slide_id}: none of its {len(measured.keys['spot_id'])} spots lies on a tile, so its metrics are empty"
+        )
+    table, missing = score.metrics_table(
+        slide_id,
+        str(predicted_from.facts["model"]),
+        predicted.genes,
+        predicted.values[tile],
+        measured.genes,
+        measured.values[spot],
+    )
+    if missing and len(spot):
+        some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
+    store.write(EVALUATION_METRICS.name, slide_id, table, fingerprint)
+    return Made(fingerprint, True, tuple(notes))
+
+
+def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
+    """The paired values of those of `genes` that are both predicted and measured."""
+    _predicted_from(store, slide_id)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
+    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
+    spot, tile = _pairs(store, slide_id, measured.keys)
+    columns = {g: i for i, g in enumerate(measured.genes)}
+    return {
+        g: Paired(np.log1p(measured.values[spot, columns[g]].astype(float)), predicted.values[tile, i])
+        for i, g in enumerate(predicted.genes)
+        if g in columns and len(spot)
+    }
+
+
+def _predicted_from(store: Store, slide_id: str) -> Fingerprint:
+    """The prediction's fingerprint; raises `FeatureError` where its tiles have been made anew since."""
+    stored = store.require(STPATH_PREDICTIONS.name, slide_id)
+    if not stored.extends(store.require(TILE_GRIDS.name, slide_id)):
+        raise FeatureError(
+            f"{slide_id}: its prediction belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
+        )
+    return stored
+
+
+def _pairs(
+    store: Store, slide_id: str, spot_keys: dict[str, npt.NDArray]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    tiles = store.read(TILE_GRIDS.name, slide_id)
+    xy = np.stack([spot_keys["x_px"], spot_keys["y_px"]], axis=1).astype(np.float64)
+    return score.pair(xy, centers_of(tiles), float(tiles["side_px"][0].as_py()))

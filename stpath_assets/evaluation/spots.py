@@ -1,0 +1,208 @@
+"""Measured expression: raw counts of spots whose centres are known in a scan's level-0 pixels.
+
+Finds out which form a path has, reads it (`formats`), and refuses what cannot be compared with a prediction. Pairing
+with tiles and scores belong in `score`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from stpath_assets.errors import SpotsError, StorageError
+from stpath_assets.evaluation import formats
+from stpath_assets.evaluation.formats import Measured
+from stpath_assets.fingerprint import sha256_of_file
+
+CODE_VERSION = "1"
+"""Raised whenever the same files give other rows of `spot_expression`."""
+
+KNOWN_FORMS = (
+    "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv beside it, an .h5ad with obsm['spatial'], "
+    "or a Visium folder (outs of Space Ranger)"
+)
+_MATRIX = "filtered_feature_bc_matrix"
+_MATRIX_FILES = tuple(f"{_MATRIX}/{name}" for name in ("barcodes.tsv.gz", "features.tsv.gz", "matrix.mtx.gz"))
+_POSITIONS = tuple(
+    f"spatial/{name}" for name in ("tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv")
+)
+_SCALE_FACTORS = "spatial/scalefactors_json.json"
+_HOLDS_POSITIONS = re.compile("selection|tissue_positions")
+_ENSEMBL_ID = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Measured expression of N spots and G genes.
+
+    `spot_ids` are unique and as in the data; `xy_px` (N, 2) float64 are spot centres x, y in level-0 pixels; `genes`
+    are symbols in ascending order, each once; `counts` (N, G) int32 are raw counts, sparse by column. `source` is the
+    form they came in (`her2st`, `h5ad` or `visium`), `notes` what the user should know of them, a line each.
+    `spot_diameter_px` is the diameter of a spot in level-0 pixels, where the data say it.
+    """
+
+    spot_ids: list[str]
+    xy_px: npt.NDArray[np.float64]
+    genes: list[str]
+    counts: sparse.csc_matrix
+    source: str
+    notes: list[str] = field(default_factory=list)
+    spot_diameter_px: float | None = None
+
+
+def read_spots(path: Path) -> Spots:
+    """Reads measured expression; the forms are those of `KNOWN_FORMS`.
+
+    Spots without counts, without a position, not selected or not in tissue are left out, with a note. Of several
+    columns for one gene symbol (10x features that differ in their Ensembl id) the one with the most counts is kept,
+    with a note. Raises `SpotsError`, one line saying which file, what is wrong and what to do.
+    """
+    found = _find(Path(path))
+    measured = found.read(found.files)
+    file = next(iter(found.files.values()))
+    _check_spots(measured, file)
+    _check_positions(measured, next((f for name, f in found.files.items() if _HOLDS_POSITIONS.search(name)), file))
+    _check_counts(measured, file)
+    columns, notes = _one_column_a_gene(measured, file)
+    counts = sparse.csc_matrix(measured.counts[:, columns], dtype=np.int32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return Spots(
+        measured.spot_ids,
+        measured.xy_px,
+        [measured.genes[i] for i in columns],
+        counts,
+        found.form,
+        [*measured.notes, *notes],
+        measured.spot_diameter_px,
+    )
+
+
+def spots_fingerprint(path: Path) -> str:
+    """SHA-256, hexadecimal, over the names and contents of all files that `read_spots` reads for `path`.
+
+    Names are those within the sample (`counts.tsv.gz`, `spatial/tissue_positions.csv`): moving or renaming a sample
+    keeps its fingerprint. Raises `SpotsError` where a file is missing or cannot be read.
+    """
+    found = _find(Path(path))
+    digest = hashlib.sha256(found.form.encode())
+    for name, file in sorted(found.files.items()):
+        try:
+            digest.update(f"\n{name}\t{sha256_of_file(file)}".encode())
+        except StorageError as e:
+            raise SpotsError(str(e)) from e
+    return digest.hexdigest()
+
+
+def check_inside(spots: Spots, width_px: int, height_px: int, slide_id: str) -> None:
+    """Raises `SpotsError` if the centre of any spot lies outside a slide of that size, level-0 pixels."""
+    outside = ((spots.xy_px < 0) | (spots.xy_px > (width_px, height_px))).any(axis=1)
+    if not outside.any():
+        return
+    first = int(outside.argmax())
+    x, y = spots.xy_px[first].tolist()
+    raise SpotsError(
+        f"{slide_id}: {outside.sum()} of {len(spots.spot_ids)} spots lie outside the slide, {width_px} x {height_px} px; "
+        f"the first, {spots.spot_ids[first]}, at ({x:.10g}, {y:.10g}); check that they were measured on "
+        "this scan and that their positions are its level-0 pixels, not those of a smaller image"
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A path of a known form; `files` are all that is read of it, by name in the sample, the counts first."""
+
+    form: str
+    files: dict[str, Path]
+    read: Callable[[dict[str, Path]], Measured]
+
+
+def _find(path: Path) -> _Found:
+    """The form of a path and the files that belong to it; opens none of them."""
+    if path.is_dir():
+        return _find_visium(path)
+    if not path.is_file():
+        raise SpotsError(f"{path}: there is no such file or folder; measured expression is {KNOWN_FORMS}")
+    if path.suffix == ".h5ad":
+        return _Found("h5ad", {"h5ad": path}, formats.read_h5ad)
+    name = re.fullmatch(r"(.+)_(counts\.tsv(?:\.gz)?)", path.name)
+    if name is None:
+        raise SpotsError(f"{path}: is no known form of measured expression; give {KNOWN_FORMS}")
+    selection = path.with_name(f"{name[1]}_selection.tsv")
+    if not selection.is_file():
+        raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} beside it")
+    return _Found("her2st", {name[2]: path, "selection.tsv": selection}, formats.read_her2st)
+
+
+def _find_visium(folder: Path) -> _Found:
+    """The files of a Space Ranger run: of `folder` itself or of `outs` in it."""
+    for outs in (folder, folder / "outs"):
+        matrices = ((f"{_MATRIX}.h5",), _MATRIX_FILES)
+        matrix = next((m for m in matrices if all((outs / name).is_file() for name in m)), None)
+        if matrix is None:
+            continue
+        positions = next((name for name in _POSITIONS if (outs / name).is_file()), None)
+        if positions is None:
+            raise SpotsError(f"{outs}: the spots' positions are missing; put {_POSITIONS[0]} there")
+        scale = (_SCALE_FACTORS,) if (outs / _SCALE_FACTORS).is_file() else ()
+        return _Found("visium", {name: outs / name for name in (*matrix, positions, *scale)}, formats.read_visium)
+    raise SpotsError(
+        f"{folder}: is no Visium folder, it has neither {_MATRIX}.h5 nor all of {', '.join(_MATRIX_FILES)}; "
+        f"measured expression is {KNOWN_FORMS}"
+    )
+
+
+def _check_spots(measured: Measured, file: Path) -> None:
+    if not measured.spot_ids or not measured.genes:
+        said = "".join(f" ({note})" for note in measured.notes)
+        raise SpotsError(f"{file}: no spot or gene remains{said}; check that counts and positions are of one sample")
+    formats.refuse_twice(measured.spot_ids, file, "spot")
+
+
+def _check_positions(measured: Measured, file: Path) -> None:
+    lost = ~np.isfinite(measured.xy_px).all(axis=1)
+    if lost.any():
+        raise SpotsError(
+            f"{file}: {lost.sum()} of {len(measured.spot_ids)} spots with counts have no position, the first is "
+            f"{measured.spot_ids[lost.argmax()]}; fill in its level-0 pixels or remove it"
+        )
+
+
+def _check_counts(measured: Measured, file: Path) -> None:
+    where = f" in {measured.held_in}" if measured.held_in else ""
+    put = "put raw counts into layers['counts']" if measured.held_in else "give the raw counts"
+    entries = measured.counts.tocoo()
+    wrong = ~formats.are_counts(entries.data)
+    if wrong.any():
+        first = int(wrong.argmax())
+        spot, gene = measured.spot_ids[entries.row[first]], measured.genes[entries.col[first]]
+        raise SpotsError(
+            f"{file}: these are not raw counts{where}: gene {gene} has {entries.data[first]:g} in spot {spot}, "
+            f"and counts are whole numbers from 0; {put}"
+        )
+    if not entries.data.any():
+        raise SpotsError(f"{file}: all counts{where} are 0; {put}")
+
+
+def _one_column_a_gene(measured: Measured, file: Path) -> tuple[npt.NDArray[np.intp], list[str]]:
+    """Columns in ascending order of symbols, of several for one symbol that with most counts; and notes."""
+    symbols = np.array(measured.genes)
+    if (symbols == "").any():
+        raise SpotsError(f"{file}: gene {int((symbols == '').argmax()) + 1} has no symbol; name it or remove it")
+    totals = np.asarray(measured.counts.sum(axis=0, dtype=np.float64)).ravel()
+    order = np.lexsort((-totals, symbols))
+    ranked = symbols[order]
+    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    again = sorted(set(ranked[~first].tolist()))
+    notes = []
+    if again:
+        some = ", ".join(again[:3]) + (", …" if len(again) > 3 else "")
+        notes.append(f"symbols of several features, of which the one with most counts is kept: {len(again)} ({some})")
+    if all(_ENSEMBL_ID.fullmatch(gene) for gene in measured.genes):
+        notes.append("genes are named by Ensembl id; predictions go by symbol, so that none can be compared")
+    return order[first], notes

@@ -1,0 +1,83 @@
+"""GigaPath's tile encoder (Xu et al., Nature 2024), by timm, as STPath was trained on it.
+
+Tiles of 224 px at 0.5 µm per pixel go straight in, with ImageNet's mean and standard deviation, no resize, no
+crop.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stpath_assets import weights
+from stpath_assets.errors import FeatureError, WeightsError
+
+VERSION = "1"
+DIM = 1536
+TILE_PX = 224
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+ARCHITECTURE: dict[str, Any] = {
+    "model_name": "vit_giant_patch14_dinov2",
+    "img_size": TILE_PX,
+    "patch_size": 16,
+    "embed_dim": DIM,
+    "depth": 40,
+    "num_heads": 24,
+    "init_values": 1e-5,
+    "mlp_ratio": 5.33334,
+    "num_classes": 0,
+}
+"""GigaPath in timm's terms: 1.135 B parameters, 566 tensors."""
+
+
+class GigaPathEncoder:
+    """The encoder on one device, in float32."""
+
+    name = "gigapath"
+
+    def __init__(self, model: torch.nn.Module, device: str) -> None:
+        self.model = model.eval().to(device)
+        self.device = device
+        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(STD, device=device).view(1, 3, 1, 1)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu", **architecture: Any) -> "GigaPathEncoder":
+        """Builds the architecture and loads a checkpoint strictly.
+
+        `architecture` overrides `ARCHITECTURE`, for tests on small models. Raises `WeightsError` naming what
+        does not fit.
+        """
+        state = weights.read_state_dict(path)
+        import timm
+
+        # On the meta device first: 4.5 GB of random numbers would be drawn only to be thrown away.
+        with torch.device("meta"):
+            model = timm.create_model(pretrained=False, **{**ARCHITECTURE, **architecture})
+        expected = model.state_dict()
+        wrong = sorted(set(expected) ^ set(state)) or [k for k, v in expected.items() if v.shape != state[k].shape]
+        if wrong:
+            raise WeightsError(
+                f"{path.name}: is not GigaPath's tile encoder: {len(wrong)} tensors missing, unknown or of another shape, first {wrong[0]}"
+            )
+        model.load_state_dict({k: v.float() for k, v in state.items()}, strict=True, assign=True)
+        return cls(model, device)
+
+    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embeddings of (B, 224, 224, 3) uint8 RGB tiles: (B, 1536) float32.
+
+        Raises `FeatureError` for tiles of another size: they would need a resize that the model was not
+        trained with.
+        """
+        if batch.shape[1:] != (TILE_PX, TILE_PX, 3):
+            raise FeatureError(
+                f"GigaPath takes tiles of {TILE_PX} px, not {batch.shape[1:]}; tile with tile_px={TILE_PX}"
+            )
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+            x = pixels.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)  # (B, 3, 224, 224)
+            return self.model(x).float().cpu().numpy()

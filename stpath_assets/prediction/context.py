@@ -1,0 +1,84 @@
+"""In-context spots: measured counts of some of a slide's spots, given to the network beside the images of all.
+
+Counts may be a sparse matrix of the whole transcriptome: nothing of the width of the vocabulary is made
+dense.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from stpath_assets.errors import SpotsError
+
+if TYPE_CHECKING:
+    from stpath_assets.prediction.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Context:
+    """Raw counts (M, K), dense or sparse, of K `genes` for the spots at M `indices` among all the tiles."""
+
+    indices: npt.ArrayLike
+    counts: Any
+    genes: Sequence[str]
+
+    def columns(
+        self, vocabulary: "Vocabulary", n: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], sparse.csr_array] | None:
+        """Indices (M,), the gene columns (U,) that are known, and log1p counts (M, U) of each; None if no gene is known.
+
+        Unknown genes are dropped; of several symbols of one Ensembl id the larger count is taken, spot by
+        spot. Raises `SpotsError` for indices outside the n tiles or given twice, and for counts that are
+        negative or not finite.
+        """
+        indices, counts = self._checked(n)
+        found = [vocabulary.find(str(g)) for g in self.genes]
+        known = np.array([i for i, c in enumerate(found) if c is not None], np.int64)
+        if len(known) == 0:
+            warnings.warn(
+                "no gene of the context is known to these weights: its spots count as unmeasured",
+                stacklevel=4,
+            )
+            return None
+        columns, place = np.unique(np.array([found[i] for i in known], np.int64), return_inverse=True)
+        coo = counts[:, known].tocoo()
+        return (
+            indices,
+            columns,
+            _largest(coo.row, place[coo.col], np.log1p(coo.data), (len(indices), len(columns))),
+        )
+
+    def _checked(self, n: int) -> tuple[npt.NDArray[np.int64], sparse.csc_array]:
+        indices = np.asarray(self.indices)
+        counts = sparse.csc_array(self.counts, dtype=np.float64)
+        if counts.shape != (len(indices), len(self.genes)):
+            raise SpotsError(
+                f"context: counts have shape {counts.shape}, not ({len(indices)} spots, {len(self.genes)} genes)"
+            )
+        if indices.ndim != 1 or (len(indices) and indices.dtype.kind not in "iu"):
+            raise SpotsError(
+                "context: indices must be a list of whole numbers; turn a mask into them with numpy.flatnonzero"
+            )
+        if len(indices) and (indices.min() < 0 or indices.max() >= n):
+            raise SpotsError(
+                f"context: indices {indices.min()} to {indices.max()} leave the {n} tiles, which count from 0"
+            )
+        if len(np.unique(indices)) != len(indices):
+            raise SpotsError("context: a spot is given twice; give each index once")
+        if not np.isfinite(counts.data).all() or (counts.data < 0).any():
+            raise SpotsError("context: counts are negative or not finite; give raw counts")
+        return indices.astype(np.int64), counts
+
+
+def _largest(row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]) -> sparse.csr_array:
+    """A sparse matrix from triplets; of several at one place, the largest."""
+    order = np.lexsort((values, column, row))
+    row, column, values = row[order], column[order], values[order]
+    last = np.ones(len(row), bool)
+    last[:-1] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
+    return sparse.csr_array((values[last], (row[last], column[last])), shape=shape)

@@ -1,0 +1,201 @@
+"""From features to predicted expression: as an AnnData in a notebook, as a stored part in a data root.
+
+Which weights belong to which features is decided here: GigaPath's to the published model, the demo
+descriptor's to the demo weights. The network itself is in `stpath`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import stpath_assets
+from stpath_assets import weights
+from stpath_assets.errors import FeatureError, WeightsError
+from stpath_assets.features import Features, read_features
+from stpath_assets.fingerprint import Fingerprint
+from stpath_assets.prediction.context import Context
+from stpath_assets.prediction.vocabulary import Unknown, Vocabulary
+from stpath_assets.progress import track
+from stpath_assets.settings import Settings, load_settings
+from stpath_assets.slides import Registered, tokens
+from stpath_assets.storage import Made, Store
+from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
+
+if TYPE_CHECKING:
+    import anndata
+
+    from stpath_assets.prediction.stpath import STPath
+
+CODE_VERSION = "1"
+"""Raised whenever the same features and weights give other numbers."""
+
+DEMO_WEIGHTS = Path(stpath_assets.__file__).parent / "demo" / "weights" / "stfm-demo.pth"
+DEMO_VOCABULARY = DEMO_WEIGHTS.with_name("symbol2ensembl-demo.json")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """STPath weights that are chosen but not loaded. `name` is what tables say: `stpath` or `stpath-demo`."""
+
+    name: str
+    weights: Path | None
+    vocabulary: Path | None
+    device: str = "auto"
+
+    @classmethod
+    def for_encoder(cls, encoder: str, settings: Settings) -> "ModelChoice":
+        """The weights that take an encoder's features: the demo's for the demo descriptor, else those of the
+        settings.
+        """
+        if encoder == "demo":
+            return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device)
+        return cls("stpath", settings.weights, settings.vocabulary, settings.device)
+
+    @property
+    def takes(self) -> str:
+        """The encoder whose features these weights were trained on."""
+        return "demo" if self.name == "stpath-demo" else "gigapath"
+
+    def load(self) -> "STPath":
+        """The model, kept for the life of the process."""
+        if self.vocabulary is None:
+            raise WeightsError(
+                "STPath's vocabulary is not in its weights repository: take utils_data/symbol2ensembl.json from the STPath "
+                "repository (Graph-and-Geometric-Learning/STPath) and set STPATH_VOCABULARY to its path"
+            )
+        path = weights.locate(self.weights, weights.STPATH)
+        return _load(path, self.vocabulary, weights.device(self.device), path.stat().st_mtime_ns)
+
+    def load_vocabulary(self) -> Vocabulary:
+        """The vocabulary alone, to look genes up before any work is done."""
+        return Vocabulary.load(self.vocabulary) if self.vocabulary is not None else self.load().vocabulary
+
+    def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
+        """The fingerprint of predictions from features; `genes` None is all."""
+        model = self.load()
+        return features.extend(
+            STPATH_PREDICTIONS.name, CODE_VERSION, model=self.name, stpath_weights_sha256=model.sha256,
+            vocabulary_sha256=model.vocabulary.sha256, organ=row.organ, tech=row.tech,
+            genes=None if genes is None else sorted(genes),
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, vocabulary: Path, device: str, _mtime: int) -> "STPath":
+    from stpath_assets.prediction.stpath import STPath
+
+    return STPath.load(path, vocabulary, device)
+
+
+def predict_expression(
+    features: Features,
+    organ: str | None = None,
+    tech: str | None = None,
+    genes: Sequence[str] | None = None,
+    *,
+    context: Context | None = None,
+    unknown: Unknown = "error",
+    model: ModelChoice | None = None,
+) -> "anndata.AnnData":
+    """Predicts log1p expression of a slide's tiles.
+
+    `genes` None is every gene of the model; `context` measured counts of some of the tiles. Returns an
+    AnnData: X (N, genes) float32 log1p, var_names the symbols as asked, obs `tile_id` and `library_id`,
+    obsm['spatial'] (N, 2) tile centres in level-0 pixels, uns['histo'] the provenance. Raises
+    `VocabularyError`, `WeightsError`, or `FeatureError` where the weights take other features.
+    """
+    choice = model or ModelChoice.for_encoder(features.encoder, load_settings())
+    _check_encoder(choice, features)
+    loaded = choice.load()
+    names, _ = loaded.vocabulary.select(genes, unknown)
+    x = loaded.predict(features.matrix, features.centers_px, organ, tech, names, context, tile_ids=features.tile_ids)
+    return to_anndata(features, names, x, choice.name, _facts(loaded, organ, tech))
+
+
+def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Made:
+    """Brings a registered slide's `stpath_predictions` up to date with its stored features; `genes` None is
+    all.
+    """
+    fingerprint = choice.extend(store.require(GIGAPATH_FEATURES.name, row.slide_id), row, genes)
+    if store.is_current(STPATH_PREDICTIONS.name, row.slide_id, fingerprint):
+        return Made(fingerprint, False)
+    features = read_features(store, row.slide_id)
+    _check_encoder(choice, features)
+    model = choice.load()
+    names = sorted(model.vocabulary.select(genes)[0])
+    blocks = model.predict_blocks(
+        features.matrix, features.centers_px, row.organ, row.tech, names, tile_ids=features.tile_ids
+    )
+    store.write_by_gene(
+        STPATH_PREDICTIONS.name,
+        row.slide_id,
+        {"tile_id": np.array(features.tile_ids, object)},
+        track(blocks, f"{row.slide_id}: prediction", len(names), lambda b: len(b[0])),
+        fingerprint,
+        model=choice.name,
+    )
+    return Made(fingerprint, True)
+
+
+def to_anndata(
+    features: Features, genes: Sequence[str], x: npt.NDArray[np.float32], model: str, facts: dict[str, Any]
+) -> "anndata.AnnData":
+    """The contract of predictions as an AnnData; see `predict_expression`."""
+    import anndata
+    import pandas as pd
+
+    obs = pd.DataFrame({"tile_id": features.tile_ids, "library_id": features.slide_id}, index=features.tile_ids)
+    histo = {
+        "method": "stpath",
+        "model": model,
+        "fm_backbone": features.encoder,
+        "mpp": features.tile_mpp,
+        "slide_mpp": features.slide_mpp,
+        "version": stpath_assets.__version__,
+        # HDF5 has no null: an absent organ or tech is the padding token's own name.
+        **{k: tokens.PAD if v is None else v for k, v in facts.items()},
+    }
+    return anndata.AnnData(
+        X=x,
+        obs=obs,
+        var=pd.DataFrame(index=list(genes)),
+        obsm={"spatial": features.centers_px},
+        uns={"histo": histo},
+    )
+
+
+def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
+    """A slide's stored prediction, in the same form as `predict_expression` returns it.
+
+    Raises `StorageError` where there is none, `FeatureError` where the tiles have been made anew since.
+    """
+    stored = store.require(STPATH_PREDICTIONS.name, slide_id)
+    part, features = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id), read_features(store, slide_id)
+    if part.keys["tile_id"].tolist() != features.tile_ids:
+        raise FeatureError(
+            f"{slide_id}: its prediction belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
+        )
+    facts = {k: stored.facts[k] for k in ("organ", "tech", "stpath_weights_sha256", "vocabulary_sha256")}
+    return to_anndata(features, part.genes, np.ascontiguousarray(part.values), str(stored.facts["model"]), facts)
+
+
+def _facts(model: "STPath", organ: str | None, tech: str | None) -> dict[str, Any]:
+    return {
+        "organ": tokens.organ(organ),
+        "tech": tokens.tech(tech),
+        "stpath_weights_sha256": model.sha256,
+        "vocabulary_sha256": model.vocabulary.sha256,
+    }
+
+
+def _check_encoder(choice: ModelChoice, features: Features) -> None:
+    if features.encoder != choice.takes:
+        raise FeatureError(
+            f"{features.slide_id}: features are the {features.encoder} encoder's, but {choice.name} takes {choice.takes}'s; "
+            f"embed with {choice.takes}"
+        )

@@ -1,0 +1,121 @@
+"""Gene symbols and the columns of an STPath checkpoint that they stand for.
+
+The published vocabulary maps symbols to Ensembl ids; several symbols may share an id. Column of a gene = 2 +
+the rank of its id among the sorted unique ids; column 0 is padding, column 1 the mask token.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stpath_assets.errors import VocabularyError, WeightsError
+from stpath_assets.fingerprint import sha256_of_file
+
+MASK_COLUMN = 1
+FIRST_GENE_COLUMN = 2
+
+Unknown = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Symbols and their columns. `symbols[i]` names column i + 2: of several symbols of an id, the file's
+    first.
+    """
+
+    columns: dict[str, int]
+    symbols: list[str]
+    sha256: str
+    _by_id: dict[str, str] = field(repr=False)
+    _folded: dict[str, str] = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Reads a `symbol2ensembl.json`. Raises `WeightsError` for a file that is not one."""
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such vocabulary file; check STPATH_VOCABULARY")
+        try:
+            mapping = json.loads(path.read_text())
+        except (ValueError, OSError) as e:
+            raise WeightsError(f"{path}: is not JSON ({e}); fetch symbol2ensembl.json again") from e
+        if not (isinstance(mapping, dict) and mapping and all(isinstance(v, str) for v in mapping.values())):
+            raise WeightsError(
+                f"{path}: must be one JSON object of gene symbol to Ensembl id; fetch symbol2ensembl.json again"
+            )
+        return cls.of(mapping, sha256_of_file(path))
+
+    @classmethod
+    def of(cls, mapping: dict[str, str], sha256: str = "none") -> "Vocabulary":
+        """The vocabulary of a mapping symbol → Ensembl id."""
+        ids = sorted(set(mapping.values()))
+        rank = {id_: FIRST_GENE_COLUMN + i for i, id_ in enumerate(ids)}
+        columns = {symbol: rank[id_] for symbol, id_ in mapping.items()}
+        first: dict[str, str] = {}
+        folded: dict[str, str] = {}
+        for symbol, id_ in mapping.items():
+            first.setdefault(id_, symbol)
+            # Two symbols that differ in case alone and mean different genes stay apart: only exact spelling
+            # finds them.
+            known = folded.setdefault(symbol.casefold(), symbol)
+            if columns[known] != columns[symbol]:
+                folded[symbol.casefold()] = ""
+        return cls(columns, [first[i] for i in ids], sha256, {i.partition(".")[0]: first[i] for i in ids}, folded)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def width(self) -> int:
+        """The number of gene columns that a fitting checkpoint has: the genes, padding and mask."""
+        return len(self.symbols) + FIRST_GENE_COLUMN
+
+    def find(self, gene: str) -> int | None:
+        """Column of a gene by symbol (without regard to case where that is unambiguous) or Ensembl id, or
+        None.
+        """
+        column = self.columns.get(gene)
+        if column is None:
+            symbol = self._folded.get(gene.strip().casefold()) or self._by_id.get(
+                gene.strip().upper().partition(".")[0]
+            )
+            column = self.columns[symbol] if symbol else None
+        return column
+
+    def select(
+        self, genes: Sequence[str] | None, unknown: Unknown = "error"
+    ) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The genes asked for, as they were spelt, and their columns; None is every gene, by column.
+
+        Unknown genes raise one `VocabularyError` naming all of them with close matches, or are left out if
+        `skip` is asked for. A gene asked for twice is an error, since results are told apart by its name.
+        """
+        if genes is None:
+            return list(self.symbols), np.arange(FIRST_GENE_COLUMN, self.width)
+        if isinstance(genes, str):
+            raise VocabularyError(f"genes must be a list of symbols, not the text {genes!r}")
+        found = [(str(g), self.find(str(g))) for g in genes]
+        twice = sorted({g for g in genes if list(genes).count(g) > 1}) if len(set(genes)) < len(genes) else []
+        if twice:
+            raise VocabularyError(f"genes asked for twice: {', '.join(twice)}")
+        missing = [g for g, column in found if column is None]
+        if missing and unknown == "error":
+            raise VocabularyError(self._complaint(missing))
+        kept = [(g, column) for g, column in found if column is not None]
+        if not kept:
+            raise VocabularyError(f"none of the genes asked for is known to these weights ({len(missing)} unknown)")
+        return [g for g, _ in kept], np.array([column for _, column in kept], np.int64)
+
+    def _complaint(self, missing: list[str]) -> str:
+        parts = []
+        for gene in missing[:10]:
+            close = get_close_matches(gene.upper(), self.columns, n=3, cutoff=0.6)
+            parts.append(f"{gene} (close: {', '.join(close)})" if close else gene)
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        return f"genes that these weights do not know: {'; '.join(parts)}{more}; they know {len(self)}: correct or leave them out"

@@ -1,0 +1,9 @@
+"""Slides: scans as they lie on disk, and the register of those that a data root knows.
+
+First stage of the way of the data. Nothing here looks at tissue; that begins in `tiles`.
+"""
+
+from stpath_assets.slides.registry import Registered, Registry, slide_id_from_name
+from stpath_assets.slides.slide import Slide, open_slide
+
+__all__ = ["Registered", "Registry", "Slide", "open_slide", "slide_id_from_name"]

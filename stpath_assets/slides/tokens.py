@@ -1,0 +1,73 @@
+"""The organs and technologies that STPath knows, and how a user may spell them.
+
+Ids are positions in the published model's embedding tables (STPath, Huang et al., npj Digital Medicine 2025).
+A name that is not known is an error: upstream turns it into padding without a word.
+"""
+
+import re
+from difflib import get_close_matches
+
+from stpath_assets.errors import VocabularyError
+
+PAD = "<pad>"
+
+TECHS = (PAD, "Spatial Transcriptomics", "Visium", "Xenium", "Visium HD")
+
+ORGANS = (
+    PAD, "<mask>", "<unk>", "Spinal cord", "Brain", "Breast", "Bowel", "Skin", "Heart", "Kidney", "Prostate", "Lung", "Liver",
+    "Uterus", "Bone", "Muscle", "Eye", "Pancreas", "Mouth", "Ovary", "Glioma", "Glioblastoma", "Stomach", "Colon", "Others",
+)  # fmt: skip
+
+_TECH_ALIASES = {"ST": "Spatial Transcriptomics"}
+
+# What the published model was trained on under the token `Others`.
+_OTHERS = (
+    "Bladder", "Lymphoid", "Cervix", "Lymph node", "Embryo", "Placenta", "Thymus", "Joint", "Endometrium", "Lacrimal gland",
+    "Large intestine", "Colorectal", "Whole organism", "Cerebellum", "Lung/Brain", "Kidney/Brain",
+)  # fmt: skip
+
+
+def _key(name: str) -> str:
+    """A name without regard to case, space, hyphen or underscore."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+_TECH_NAMES = {_key(n): n for n in TECHS[1:]} | {_key(a): n for a, n in _TECH_ALIASES.items()}
+_ORGAN_NAMES = {_key(n): n for n in ORGANS[3:]} | {_key(n): "Others" for n in _OTHERS}
+
+
+def organ(name: str | None) -> str | None:
+    """The model's own name of an organ; None stays None (the padding token, as upstream in effect).
+
+    Raises `VocabularyError` listing what is known.
+    """
+    return _lookup(name, _ORGAN_NAMES, "organ", [*ORGANS[3:], *_OTHERS])
+
+
+def tech(name: str | None) -> str | None:
+    """The model's own name of a technology; None stays None (the padding token).
+
+    Raises `VocabularyError` listing what is known.
+    """
+    return _lookup(name, _TECH_NAMES, "technology", TECHS[1:])
+
+
+def organ_id(name: str | None) -> int:
+    """Row of an organ in the model's embedding table; None is padding."""
+    return ORGANS.index(organ(name) or PAD)
+
+
+def tech_id(name: str | None) -> int:
+    """Row of a technology in the model's embedding table; None is padding."""
+    return TECHS.index(tech(name) or PAD)
+
+
+def _lookup(name: str | None, names: dict[str, str], what: str, known: tuple[str, ...] | list[str]) -> str | None:
+    if name is None:
+        return None
+    found = names.get(_key(name))
+    if found is None:
+        close = get_close_matches(_key(name), names, n=1, cutoff=0.6)
+        hint = f"did you mean {names[close[0]]}? " if close else ""
+        raise VocabularyError(f"{name!r} is no {what} that STPath knows; {hint}Known: {', '.join(known)}")
+    return found

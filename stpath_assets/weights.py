@@ -1,0 +1,112 @@
+"""Finds and reads model weights: local files first, then the Hugging Face hub at a pinned revision.
+
+HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as everywhere. With local files nothing touches the network. Files
+are read as safetensors or with `weights_only`: a checkpoint never runs code.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpath_assets.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a hub repository at a revision, and the setting that names a local copy instead."""
+
+    repository: str
+    filename: str
+    revision: str
+    setting: str
+    gated: bool = False
+
+
+GIGAPATH = HubFile(
+    "prov-gigapath/prov-gigapath",
+    "pytorch_model.bin",
+    "eba85dd46097c3eedfcc2a3a9a930baecb6bcc19",
+    "STPATH_GIGAPATH_WEIGHTS",
+    gated=True,
+)
+STPATH = HubFile("tlhuang/STPath", "stfm.pth", "main", "STPATH_WEIGHTS")
+
+
+def locate(local: Path | None, hub: HubFile) -> Path:
+    """The local file if one is given, else the hub's, downloaded or from its cache.
+
+    Raises `WeightsError` with the steps for access where there is neither.
+    """
+    if local is not None:
+        path = Path(local).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such weights file; check {hub.setting}")
+        return path
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    by_hand = f"or put {hub.filename} on this machine and set {hub.setting} to its path (air-gapped machines: the same)"
+    where = f"{hub.repository} at {hub.revision[:12]}"
+    try:
+        return Path(hf_hub_download(hub.repository, hub.filename, revision=hub.revision))
+    except (GatedRepoError, RepositoryNotFoundError) as e:
+        access = (
+            f"ask for access on the model's page at Hugging Face ({hub.repository}), then log in with `hf auth login` or set HF_TOKEN"
+            if hub.gated
+            else f"check that {hub.repository} still exists on Hugging Face"
+        )
+        raise WeightsError(f"{where}: access refused; {access}, {by_hand}") from e
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
+        access = "; it is gated: ask for access on its page at Hugging Face and set HF_TOKEN" if hub.gated else ""
+        raise WeightsError(
+            f"{where}: not in the local cache, and the hub cannot be reached (offline, or HF_HUB_OFFLINE is set){access}, {by_hand}"
+        ) from e
+
+
+def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":
+    """The tensors of a checkpoint, safetensors by its suffix, else a `torch.save` of a plain state dict.
+
+    Raises `WeightsError` for what is damaged or holds anything but tensors.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        state = (
+            load_file(path, device=device)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location=device, weights_only=True, mmap=device == "cpu")
+        )
+    except FileNotFoundError as e:
+        raise WeightsError(f"{path}: no such weights file; check the path") from e
+    except Exception as e:  # unpicklers and parsers of damaged files raise anything
+        raise WeightsError(
+            f"{path.name}: cannot be read as weights ({type(e).__name__}); it is damaged or no plain checkpoint, fetch it again"
+        ) from e
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(f"{path.name}: is not a plain state dict of tensors; save `model.state_dict()`")
+    return state
+
+
+def device(name: str) -> str:
+    """The device to compute on: `auto` is CUDA where there is one.
+
+    Raises `WeightsError` where a device is asked for that this machine lacks.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise WeightsError(f"device {name!r} is not to be had here; set STPATH_DEVICE to auto or cpu") from e
+    return name
