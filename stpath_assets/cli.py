@@ -149,7 +149,9 @@ def _live(settings: Any, slide_ids: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(slide_ids))
 
 
-def _print_results(settings: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]) -> None:
+def _print_results(
+    settings: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]
+) -> None:
     from stpath_assets.reports import rows_of
     from stpath_assets.storage import Store
 
@@ -169,7 +171,9 @@ def _print_results(settings: Any, slide_ids: list[str], as_json: bool, table: Ca
 @click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
 @click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
 @_common
-def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: float | None, **given: Any) -> None:
+def predict(
+    scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: float | None, **given: Any
+) -> None:
     """Predict one slide into an .h5ad, no data root needed."""
     from stpath_assets.terminal import progress_bars
 

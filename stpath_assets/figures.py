@@ -23,7 +23,7 @@ MAX_GENES = 12
 """Panels up to this size get a figure for every gene; larger ones for those that the settings name."""
 
 THUMBNAIL_BYTES = 48_000
-_DPI = 110
+_MADE_FROM = "stpath_fingerprint"
 _DEMO = "demo weights, not biology"
 
 
@@ -57,7 +57,11 @@ def expression_map(
     """
     to_mm = mpp / 1000
     extent = (0.0, size_px[0] * to_mm, size_px[1] * to_mm, 0.0)
-    figure = Figure(figsize=(9.4, 4.9 * np.clip(size_px[1] / size_px[0], 0.5, 1.6)), layout="constrained")
+    # The view is the tissue with a margin: on a wide glass, a small section would be a speck.
+    low = np.maximum((centers_px.min(0) - 3 * side_px) * to_mm, 0)
+    high = np.minimum((centers_px.max(0) + 3 * side_px) * to_mm, (extent[1], extent[2]))
+    height_to_width = float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.4, 1.8))
+    figure = Figure(figsize=(9.4, 4.1 * height_to_width + 0.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes in (left, right):
         axes.imshow(thumbnail, extent=extent, interpolation="bilinear", alpha=1.0 if axes is left else 0.35)
@@ -72,10 +76,8 @@ def expression_map(
     left.set_ylabel("mm")
     left.set_title("scan", fontsize=10)
     right.set_title("predicted log1p expression" + (f" ({_DEMO})" if demo else ""), fontsize=10)
-    # The view is the tissue with a margin: on a wide glass, a small section would be a speck.
-    low, high = (centers_px.min(0) - 3 * side_px) * to_mm, (centers_px.max(0) + 3 * side_px) * to_mm
-    right.set_xlim(max(low[0], 0), min(high[0], extent[1]))
-    right.set_ylim(min(high[1], extent[2]), max(low[1], 0))
+    right.set_xlim(low[0], high[0])
+    right.set_ylim(high[1], low[1])
     figure.colorbar(squares, ax=right, shrink=0.85)
     figure.suptitle(title)
     return figure
@@ -96,20 +98,30 @@ def scatter(
     return figure
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure as PNG, replacing a complete file by a complete file. Carries no time or software tag."""
+def save(figure: Figure, path: Path, made_from: str) -> Path:
+    """Writes a figure as PNG, replacing a complete file by a complete file, with the digest of what it was made from."""
     with atomic_file(path) as draft:
-        FigureCanvasAgg(figure).print_png(draft, metadata={"Software": None}, pil_kwargs={"optimize": True})
+        FigureCanvasAgg(figure).print_png(draft, metadata={"Software": None, _MADE_FROM: made_from})
     return path
 
 
-def small_jpeg(image: npt.NDArray[np.uint8] | Figure, longest_px: int = 420) -> str:
-    """A picture for a metadata panel as a data URI, at most `THUMBNAIL_BYTES` of JPEG."""
-    if isinstance(image, Figure):
-        canvas = FigureCanvasAgg(image)
-        image.set_dpi(_DPI * 0.7)
-        canvas.draw()
-        image = np.asarray(canvas.buffer_rgba())[..., :3]
+def is_current(path: Path, made_from: str) -> bool:
+    """Whether a figure is there, whole, and made from this."""
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(_MADE_FROM) == made_from
+    except (OSError, SyntaxError):  # absent, or damaged: Pillow raises SyntaxError for a broken PNG
+        return False
+
+
+def small_jpeg_of(path: Path, longest_px: int = 420) -> str:
+    """A figure on disk as `small_jpeg`."""
+    with Image.open(path) as picture:
+        return small_jpeg(np.asarray(picture.convert("RGB")), longest_px)
+
+
+def small_jpeg(image: npt.NDArray[np.uint8], longest_px: int = 420) -> str:
+    """An image (H, W, 3) for a metadata panel as a data URI, at most `THUMBNAIL_BYTES` of JPEG."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((longest_px, longest_px))
     for quality in (85, 70, 50, 30, 10):

@@ -4,8 +4,10 @@ Reads stored tables and draws with `figures`; computes no result of its own.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from stpath_assets import figures
@@ -32,58 +34,65 @@ _MADE_FROM: dict[str, list[str]] = {
     EVALUATION_METRICS.name: [STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name],
 }
 
+DEMO_MODEL = "stpath-demo"
 _PICTURES = 4  # figures that are also shown in metadata: a panel is to be glanced at
 
 
 def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
-    """Writes figures/<slide_id>/map_<gene>.png for the chosen genes; the first few as small pictures by gene."""
-    genes = _chosen(store, row.slide_id, settings)
-    part = store.read_by_gene(STPATH_PREDICTIONS.name, row.slide_id, genes)
-    tiles, demo = store.read(TILE_GRIDS.name, row.slide_id), _is_demo(store, row.slide_id)
-    with row.open() as slide:
-        thumbnail = slide.thumbnail(1400)
-    pictures: dict[str, str] = {}
-    for i, gene in track(enumerate(part.genes), f"{row.slide_id}: maps", len(part.genes)):
-        figure = figures.expression_map(
-            thumbnail,
-            (row.width_px, row.height_px),
-            centers_of(tiles),
-            float(tiles["side_px"][0].as_py()),
-            part.values[:, i],
-            title=f"{row.slide_id}: {gene}",
-            mpp=row.mpp,
-            demo=demo,
-        )
-        figures.save(figure, figures.path_of(store.home, row.slide_id, "map", gene))
-        if len(pictures) < _PICTURES:
-            pictures[gene] = figures.small_jpeg(figure, 620)
-    return pictures
+    """Brings figures/<slide_id>/map_<gene>.png up to date for the chosen genes; the first few as small pictures by gene."""
+    made_from = store.require(STPATH_PREDICTIONS.name, row.slide_id)
+    paths = {g: figures.path_of(store.home, row.slide_id, "map", g) for g in _chosen(store, row.slide_id, settings)}
+    missing = [g for g, path in paths.items() if not figures.is_current(path, made_from.digest)]
+    if missing:
+        part = store.read_by_gene(STPATH_PREDICTIONS.name, row.slide_id, missing)
+        tiles = store.read(TILE_GRIDS.name, row.slide_id)
+        with row.open() as slide:
+            thumbnail = slide.thumbnail(1400)
+        for i, gene in track(enumerate(part.genes), f"{row.slide_id}: maps", len(part.genes)):
+            figure = figures.expression_map(
+                thumbnail,
+                (row.width_px, row.height_px),
+                centers_of(tiles),
+                float(tiles["side_px"][0].as_py()),
+                part.values[:, i],
+                title=f"{row.slide_id}: {gene}",
+                mpp=row.mpp,
+                demo=made_from.facts["model"] == DEMO_MODEL,
+            )
+            figures.save(figure, paths[gene], made_from.digest)
+    return _pictures(paths, 620)
 
 
 def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
-    """Writes figures/<slide_id>/scatter_<gene>.png for the chosen genes that were measured; the first few as small pictures."""
-    pairs = read_pairs(store, row.slide_id, _chosen(store, row.slide_id, settings))
+    """Brings figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; as `draw_maps`."""
+    made_from = store.require(EVALUATION_METRICS.name, row.slide_id)
     scores = {m["gene"]: m["pearson_r"] for m in store.read(EVALUATION_METRICS.name, row.slide_id).to_pylist()}
-    demo = _is_demo(store, row.slide_id)
-    pictures: dict[str, str] = {}
-    for gene, paired in track(pairs.items(), f"{row.slide_id}: scatters", len(pairs)):
+    chosen = [g for g in _chosen(store, row.slide_id, settings) if g in scores]
+    paths = {g: figures.path_of(store.home, row.slide_id, "scatter", g) for g in chosen}
+    missing = [g for g, path in paths.items() if not figures.is_current(path, made_from.digest)]
+    for gene, paired in read_pairs(store, row.slide_id, missing).items() if missing else ():
         figure = figures.scatter(
             paired.measured_log1p,
             paired.predicted_log1p,
             title=f"{row.slide_id}: {gene}",
-            pearson_r=scores.get(gene),
-            demo=demo,
+            pearson_r=scores[gene],
+            demo=made_from.facts["model"] == DEMO_MODEL,
         )
-        figures.save(figure, figures.path_of(store.home, row.slide_id, "scatter", gene))
-        if len(pictures) < _PICTURES:
-            pictures[gene] = figures.small_jpeg(figure, 360)
-    return pictures
+        figures.save(figure, paths[gene], made_from.digest)
+    return _pictures(paths, 360)
 
 
 def varies(store: Store, slide_id: str) -> tuple[int, bool]:
     """The number of predicted genes, and whether any differs between tiles (true of a single tile, which cannot)."""
-    part = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id)
-    return len(part.genes), bool(len(part.values) == 1 or (np.ptp(part.values, axis=0) > 0).any())
+    # In SQL over the one file: a prediction of all genes is not to be read into memory for a count.
+    path = str(store.path(STPATH_PREDICTIONS.name, slide_id))
+    row = duckdb.execute(
+        "select count(*), bool_or(len(expression_log1p) = 1 or list_min(expression_log1p) < list_max(expression_log1p)) "
+        "from read_parquet(?) where gene is not null",
+        [path],
+    ).fetchone()
+    assert row is not None  # an aggregate always has a row
+    return int(row[0]), bool(row[1])
 
 
 def summary(store: Store, slide_id: str) -> dict[str, Any]:
@@ -102,8 +111,8 @@ def _chosen(store: Store, slide_id: str, settings: Settings) -> list[str]:
     return figures.chosen(genes, split_genes(settings.figure_genes))
 
 
-def _is_demo(store: Store, slide_id: str) -> bool:
-    return store.require(STPATH_PREDICTIONS.name, slide_id).facts["model"] == "stpath-demo"
+def _pictures(paths: dict[str, Path], longest_px: int) -> dict[str, str]:
+    return {g: figures.small_jpeg_of(path, longest_px) for g, path in list(paths.items())[:_PICTURES]}
 
 
 def stages_of(store: Store) -> list[dict[str, str]]:

@@ -172,25 +172,18 @@ class Store:
 
         Raises `StorageError` where there is none or it is damaged.
         """
-        path = self.path(table, slide_id)
-        try:
-            return pq.read_table(path, columns=columns, partitioning=None)
-        except FileNotFoundError as e:
-            raise _absent(table, slide_id) from e
-        except (pa.ArrowException, OSError) as e:
-            raise _damaged(path, e) from e
+        with self._opened(table, slide_id) as file:
+            return pq.read_table(file, columns=columns, partitioning=None)
 
     def read_by_gene(self, table: str, slide_id: str, genes: Sequence[str] | None = None) -> ByGene:
         """A slide's part of a by-gene table, all genes or those of `genes` that it has, in stored order."""
-        spec, path = TABLES[table], self.path(table, slide_id)
+        spec = TABLES[table]
         assert spec.value is not None
-        head = self.read(table, slide_id, [*spec.keys, "gene"]).slice(0, 1)
-        keys = {k: np.asarray(head[k][0].values) for k in spec.keys}
         wanted = None if genes is None else pc.field("gene").isin(pa.array(genes, pa.string()))
-        try:
-            rows = pq.read_table(path, columns=["gene", spec.value], filters=wanted, partitioning=None)
-        except (pa.ArrowException, OSError) as e:
-            raise _damaged(path, e) from e
+        with self._opened(table, slide_id) as file:
+            head = pq.read_table(file, columns=[*spec.keys, "gene"], partitioning=None).slice(0, 1)
+            rows = pq.read_table(file, columns=["gene", spec.value], filters=wanted, partitioning=None)
+        keys = {k: np.asarray(head[k][0].values) for k in spec.keys}
         rows = rows.filter(pc.is_valid(rows["gene"]))
         flat = rows[spec.value].combine_chunks().flatten().to_numpy()
         n = len(next(iter(keys.values())))
@@ -225,11 +218,24 @@ class Store:
     def row_count(self, table: str, slide_id: str) -> int:
         """The number of rows that the part has in its view."""
         spec = TABLES[table]
-        metadata = pq.read_metadata(self.path(table, slide_id))
-        if not spec.by_gene:
-            return int(metadata.num_rows)
-        head = self.read(table, slide_id, [spec.keys[0]])
-        return len(head[spec.keys[0]][0].values) * (int(metadata.num_rows) - 1)
+        with self._opened(table, slide_id) as file:
+            rows = int(pq.read_metadata(file).num_rows)
+            if not spec.by_gene:
+                return rows
+            head = pq.read_table(file, columns=[spec.keys[0]], partitioning=None)
+            return len(head[spec.keys[0]][0].values) * (rows - 1)
+
+    @contextmanager
+    def _opened(self, table: str, slide_id: str) -> Iterator[pa.NativeFile]:
+        """A part, opened once: by its path, pyarrow opens it again and again, and another may have been renamed over it."""
+        path = self.path(table, slide_id)
+        try:
+            with pa.OSFile(str(path)) as file:
+                yield file
+        except FileNotFoundError as e:
+            raise _absent(table, slide_id) from e
+        except (pa.ArrowException, OSError) as e:
+            raise _damaged(path, e) from e
 
 
 def _value_type(type_: pa.DataType) -> pa.DataType:

@@ -174,3 +174,31 @@ EVALUATION_METRICS = Table(
 TABLES: dict[str, Table] = {
     t.name: t for t in (SLIDES, TILE_GRIDS, GIGAPATH_FEATURES, STPATH_PREDICTIONS, SPOT_EXPRESSION, EVALUATION_METRICS)
 }
+
+
+def to_markdown() -> str:
+    """The reference of all tables, as docs/tables.md holds it."""
+    lines = [
+        "# Tables",
+        "",
+        "Written by `python -m stpath_assets.tables > docs/tables.md`. Each table is a view of the catalog and a",
+        "folder of Parquet files, `tables/<table>/<slide_id>.parquet`, one complete file a slide.",
+    ]
+    for table in TABLES.values():
+        lines += ["", f"## {table.name}", "", f"One row is {table.row}.", ""]
+        if table.by_gene:
+            lists = ", ".join(f"`{name}`" for name in (*table.keys, table.value) if name)
+            lines += [
+                f"Stored by gene: {lists} are lists. The first row of a file has `gene` NULL and holds the keys "
+                f"({', '.join(f'`{k}`' for k in table.keys)}); each further row is a gene, in ascending order, with its "
+                f"`{table.value}` in the order of the keys. The view turns them into rows.",
+                "",
+            ]
+        lines += ["| column | type | meaning |", "|---|---|---|"]
+        for column in table.view_columns():
+            lines.append(f"| `{column.name}` | {column.type} | {column.metadata[b'description'].decode()} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(to_markdown())

@@ -51,14 +51,20 @@ def results_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         r = row.get("mean_pearson_r")
         table.add_row(
-            row["slide_id"], str(row["tiles"]), str(row["genes"]), "-" if r is None else f"{r:.3f}", str(row["n_spots"] or "-")
+            row["slide_id"],
+            str(row["tiles"]),
+            str(row["genes"]),
+            "-" if r is None else f"{r:.3f}",
+            str(row["n_spots"] or "-"),
         )
     Console(highlight=False).print(table)
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:
     """Prints which stages of each slide are there."""
-    table = Table(*rows[0], box=None, header_style="bold")
+    short = {"tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
+             "spot_expression": "spots", "evaluation_metrics": "metrics"}  # fmt: skip
+    table = Table(*(short.get(name, name) for name in rows[0]), box=None, header_style="bold")
     for row in rows:
         table.add_row(*(str(v) for v in row.values()))
     Console(highlight=False).print(table)
@@ -79,8 +85,8 @@ def print_result(result: "duckdb.DuckDBPyRelation", form: str) -> None:
         while rows := result.fetchmany(_ROWS_AT_ONCE):
             writer.writerows(rows)
     elif form == "json":
-        rows = [dict(zip(result.columns, values, strict=True)) for values in result.fetchall()]
-        print(json.dumps(rows, indent=1, default=str))
+        found = [dict(zip(result.columns, values, strict=True)) for values in result.fetchall()]
+        print(json.dumps(found, indent=1, default=str))
     else:
         # Wide results are cut in the middle by the terminal's width, as DuckDB's own shell does.
         result.show(max_rows=100)

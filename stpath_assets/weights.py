@@ -59,7 +59,8 @@ def locate(local: Path | None, hub: HubFile) -> Path:
         return Path(hf_hub_download(hub.repository, hub.filename, revision=hub.revision))
     except (GatedRepoError, RepositoryNotFoundError) as e:
         access = (
-            f"ask for access on the model's page at Hugging Face ({hub.repository}), then log in with `hf auth login` or set HF_TOKEN"
+            f"ask for access on the model's page at Hugging Face ({hub.repository}), "
+            "then log in with `hf auth login` or set HF_TOKEN"
             if hub.gated
             else f"check that {hub.repository} still exists on Hugging Face"
         )
@@ -67,7 +68,8 @@ def locate(local: Path | None, hub: HubFile) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
         access = "; it is gated: ask for access on its page at Hugging Face and set HF_TOKEN" if hub.gated else ""
         raise WeightsError(
-            f"{where}: not in the local cache, and the hub cannot be reached (offline, or HF_HUB_OFFLINE is set){access}, {by_hand}"
+            f"{where}: not in the local cache, and the hub cannot be reached "
+            f"(offline, or HF_HUB_OFFLINE is set){access}, {by_hand}"
         ) from e
 
 

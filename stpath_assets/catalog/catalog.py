@@ -4,10 +4,12 @@ The Parquet files are the truth; `catalog.duckdb` holds views alone, is rebuilt 
 never blocks a writer, nor the other way round. Every view but `slides` leaves retired slides out.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from stpath_assets.errors import QueryError
 from stpath_assets.storage import Store, atomic_file
@@ -21,7 +23,6 @@ _SQL_TYPES = {
     "int32": "INTEGER",
     "double": "DOUBLE",
     "float": "FLOAT",
-    "list<element: string>": "VARCHAR[]",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
 _LIVE = f"slide_id in (select slide_id from {SLIDES.name} where status = 'ready')"
@@ -65,11 +66,20 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     path = store.home / NAME
     if not path.exists():
         build(store)
-    connection = duckdb.connect(str(path), read_only=True)
+    connection = _open(path)
     if not _is_right(connection, store.home):
         connection.close()
         build(store)
-        connection = duckdb.connect(str(path), read_only=True)
+        connection = _open(path)
+    return connection
+
+
+def _open(path: Path) -> duckdb.DuckDBPyConnection:
+    # Attached, not connected to: DuckDB shares one instance a path in a process, so that a reader still open would have
+    # the next one see the file that was there before a rebuild.
+    connection = duckdb.connect()
+    connection.execute(f"attach {_quoted(str(path))} as home (read_only)")
+    connection.execute("use home")
     return connection
 
 
@@ -86,7 +96,8 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
         raise QueryError(f"give one SQL statement, not {len(statements)}")
     if statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
         raise QueryError(
-            f"the catalog is read-only: {statements[0].type.name} statements are refused; use SELECT, or --format to save a result"
+            f"the catalog is read-only: {statements[0].type.name} statements are refused; "
+            "use SELECT, or --format to save a result"
         )
     try:
         return connect(store).sql(sql)
@@ -95,7 +106,7 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
 
 
 def _is_right(connection: duckdb.DuckDBPyConnection, home: Path) -> bool:
-    """Whether each view reads its table's files just if there are any: they may have come or gone, or the root been moved."""
+    """Whether each view reads its table's files if and only if there are any: files come and go, roots are moved."""
     views = dict(connection.execute("select view_name, sql from duckdb_views() where not internal").fetchall())
     return all(
         t.name in views and (_quoted(_files(t, home)) in views[t.name]) == _has_files(t, home) for t in TABLES.values()
@@ -110,8 +121,9 @@ def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
 
 
 def _files(table: Table, home: Path) -> str:
-    # Names that begin with a dot are drafts, which `*` does not match.
-    return str((home / "tables" / table.name).absolute() / "*.parquet")
+    # Names that begin with a dot are drafts, which `*` does not match. A folder's own name is no pattern.
+    folder = re.sub(r"([\[*?])", r"[\1]", str((home / "tables" / table.name).absolute()))
+    return f"{folder}/*.parquet"
 
 
 def _has_files(table: Table, home: Path) -> bool:
@@ -119,8 +131,11 @@ def _has_files(table: Table, home: Path) -> bool:
 
 
 def _sql_type(type_: Any) -> str:
-    text = str(type_)
-    return "FLOAT[1536]" if text.startswith("fixed_size_list") else _SQL_TYPES[text]
+    if pa.types.is_fixed_size_list(type_):
+        return f"{_sql_type(type_.value_type)}[{type_.list_size}]"
+    if pa.types.is_list(type_):
+        return f"{_sql_type(type_.value_type)}[]"
+    return _SQL_TYPES[str(type_)]
 
 
 def _quoted(text: str) -> str:

@@ -5,6 +5,7 @@ One run a slide, in this process: a model is loaded once for all of them, and on
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 
 from stpath_assets.defs.partitions import sync
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
 
+_PROCESS = "stpath/process"
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
@@ -62,12 +65,17 @@ def materialize(
 
     outcomes = []
     with instance(settings) as opened:
+        release_dead(opened)
         sync(opened, Registry(Store(settings.home)))
         config = _run_config(settings)
         for slide_id in slide_ids:
             on_slide(slide_id)
             ran = defs.resolve_job_def("main").execute_in_process(
-                run_config=config, instance=opened, partition_key=slide_id, raise_on_error=False
+                run_config=config,
+                instance=opened,
+                partition_key=slide_id,
+                raise_on_error=False,
+                tags={_PROCESS: _this_process()},
             )
             outcomes.append(Outcome(slide_id, tuple(_reasons(ran))))
         ran = defs.resolve_job_def("rebuild_catalog").execute_in_process(
@@ -76,6 +84,38 @@ def materialize(
         if not ran.success:
             outcomes.append(Outcome("catalog", tuple(_reasons(ran))))
     return outcomes
+
+
+def release_dead(opened: dg.DagsterInstance) -> list[str]:
+    """Ends the runs of this host whose process is gone, and gives back the pool slots they held; returns their ids.
+
+    A run that was killed cannot do so itself, and the next one would wait for its slot for ever.
+    """
+    released = []
+    for run in opened.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
+        if _is_dead(run.tags.get(_PROCESS, "")):
+            opened.report_run_failed(run, "its process is gone: killed, or the machine went down")
+            opened.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            released.append(run.run_id)
+    return released
+
+
+def _this_process() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.0f}"
+
+
+def _is_dead(process: str) -> bool:
+    """Whether a process of this host is gone; of another host's, nobody here can tell."""
+    host, _, rest = process.partition("/")
+    if host != socket.gethostname():
+        return False
+    pid, _, created = rest.partition("/")
+    try:
+        # A process id is used again; the time of creation is not.
+        return f"{psutil.Process(int(pid)).create_time():.0f}" != created
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _run_config(settings: Settings) -> dict[str, Any]:

@@ -65,13 +65,13 @@ class EncoderChoice:
         """SHA-256 of the weights file; of nothing but its version for the demo descriptor, which has no
         weights.
         """
-        return "none" if self.name == "demo" else _file_sha256(weights.locate(self.path, weights.GIGAPATH))
+        return "none" if self.name == "demo" else _file_sha256(*_version(weights.locate(self.path, weights.GIGAPATH)))
 
     def load(self) -> Encoder:
         """The encoder itself, kept for the life of the process: one load serves every slide of a batch."""
         if self.name == "demo":
             return demo.DemoEncoder()
-        return _gigapath(weights.locate(self.path, weights.GIGAPATH), weights.device(self.device))
+        return _gigapath(*_version(weights.locate(self.path, weights.GIGAPATH)), weights.device(self.device))
 
     def extend(self, tiles: Fingerprint) -> Fingerprint:
         """The fingerprint of features of a grid of tiles."""
@@ -137,7 +137,8 @@ def embed(
     bad = [ids[i] for i in np.flatnonzero(~np.isfinite(matrix).all(axis=1))]
     if bad:
         raise FeatureError(
-            f"{tiles.slide_id}: {choice.name} gave features that are not finite for {len(bad)} tiles, first {bad[0]}; check its weights"
+            f"{tiles.slide_id}: {choice.name} gave features that are not finite for {len(bad)} tiles, "
+            f"first {bad[0]}; check its weights"
         )
     return Features(tiles.slide_id, ids, matrix, tiles.centers_px, tiles.slide.mpp, tiles.mpp, choice.name)
 
@@ -182,14 +183,19 @@ def _batches(tiles: Tiles, size: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield np.stack(batch)
 
 
+def _version(path: Path) -> tuple[Path, int]:
+    """What a cache of a file goes by: another file under the same path is another one."""
+    return path, path.stat().st_mtime_ns
+
+
 @lru_cache(maxsize=1)
-def _gigapath(path: Path, device: str) -> Encoder:
+def _gigapath(path: Path, _mtime: int, device: str) -> Encoder:
     from stpath_assets.features.gigapath import GigaPathEncoder
 
     return GigaPathEncoder.load(path, device)
 
 
 @lru_cache(maxsize=8)
-def _file_sha256(path: Path) -> str:
+def _file_sha256(path: Path, _mtime: int) -> str:
     # Once a process: 4.5 GB take seconds, and a batch of slides asks once a slide.
     return sha256_of_file(path)

@@ -62,7 +62,8 @@ class GigaPathEncoder:
         wrong = sorted(set(expected) ^ set(state)) or [k for k, v in expected.items() if v.shape != state[k].shape]
         if wrong:
             raise WeightsError(
-                f"{path.name}: is not GigaPath's tile encoder: {len(wrong)} tensors missing, unknown or of another shape, first {wrong[0]}"
+                f"{path.name}: is not GigaPath's tile encoder: {len(wrong)} tensors missing, "
+                f"unknown or of another shape, first {wrong[0]}; fetch pytorch_model.bin again"
             )
         model.load_state_dict({k: v.float() for k, v in state.items()}, strict=True, assign=True)
         return cls(model, device)

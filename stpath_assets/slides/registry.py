@@ -105,11 +105,18 @@ class Registry:
     ) -> Registered:
         """Registers a scan with what is known of it, or updates what is known of one that is registered already.
 
+        What is not given of one that is registered stays as it was.
+
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or
         `VocabularyError`; nothing is registered then.
         """
         path = Path(path).expanduser().absolute()
         organ, tech = tokens.organ(organ), tokens.tech(tech)
+        before = next((r for r in self.all() if r.uri == str(path) and slide_id in (None, r.slide_id)), None)
+        if before is not None:
+            organ, tech = organ or before.organ, tech or before.tech
+            spots = spots or before.spots_uri
+            mpp = before.mpp if mpp is None and before.mpp_source == "user" else mpp
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
                 f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {_MAX_ID}, first a letter or digit, no '..'"
@@ -171,6 +178,8 @@ class Registry:
 
     def _id_for(self, path: Path, sha256: str, wanted: str | None) -> str:
         rows = {r.slide_id: r for r in self.all()}
+        # A scan keeps its id, however it came by it.
+        wanted = wanted or next((r.slide_id for r in rows.values() if r.uri == str(path)), None)
         id_ = wanted or slide_id_from_name(path.name)
         same = [r.slide_id for r in rows.values() if r.sha256 == sha256 and r.uri != str(path) and r.status == "ready"]
         if wanted is None and same:

@@ -158,7 +158,8 @@ def _as_slide_error(path: Path) -> Iterator[None]:
     except Exception as e:  # parsers of damaged files raise anything
         text = " ".join(str(e).split())[:120]
         raise SlideError(
-            f"{path.name}: is not a slide that can be read ({type(e).__name__}: {text}); give a whole-slide TIFF, SVS, NDPI or SCN"
+            f"{path.name}: is not a slide that can be read ({type(e).__name__}: {text}); "
+            "give a whole-slide TIFF, SVS, NDPI or SCN"
         ) from e
 
 
@@ -176,6 +177,8 @@ def _check_complete(name: str, path: Path, handle: Any) -> None:
         page = series_level.keyframe
         if len(page.dataoffsets) == 0 or sum(page.databytecounts) == 0:
             raise SlideError(f"{name}: a level has no image data; copy or convert it again")
+        if len(page.dataoffsets) != len(page.databytecounts):  # the header itself is cut off
+            raise SlideError(f"{name}: is truncated within its header; copy it again")
         end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
         if end > size:
             raise SlideError(f"{name}: is truncated: {size} bytes of at least {end}; copy it again")

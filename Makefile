@@ -1,0 +1,43 @@
+# `make demo` and `make test` work from a clean checkout: each sets up .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := $(CURDIR)/data
+# pip, not uv: pip takes a local build of torch where there is one.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+export DAGSTER_DISABLE_TELEMETRY := 1
+unexport VIRTUAL_ENV
+
+.PHONY: setup demo test lint dev bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/stpath-assets demo --home $(DATA)
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The UI of the demo's data root; STPATH_HOME=… make dev opens another. Run `make demo` first to see something in it.
+dev: export STPATH_HOME ?= $(DATA)
+dev: setup
+	mkdir -p $(STPATH_HOME)/dagster
+	test -e $(STPATH_HOME)/dagster/dagster.yaml || cp dagster.yaml $(STPATH_HOME)/dagster/
+	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis

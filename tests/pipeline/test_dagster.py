@@ -1,0 +1,141 @@
+"""The Dagster side: what the UI shows of a run, and the rules that every asset keeps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from stpath_assets.definitions import defs
+from stpath_assets.defs.materialize import instance
+from stpath_assets.defs.partitions import SLIDES, sync
+from stpath_assets.settings import load_settings
+from stpath_assets.slides import Registry
+from stpath_assets.storage import Store
+from stpath_assets.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU = {"gigapath_features", "stpath_predictions"}
+
+
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_one_asset_a_table_and_the_catalog() -> None:
+    assert set(specs()) == {*TABLES, "catalog"}
+
+
+def test_data_flows_forward_only() -> None:
+    order = ["slides", "tiles", "features", "prediction", "evaluation", "catalog"]
+    found = specs()
+    for spec in found.values():
+        for dep in spec.deps:
+            assert order.index(str(found[dep.asset_key.to_user_string()].group_name)) <= order.index(
+                str(spec.group_name)
+            )
+
+
+@pytest.mark.parametrize("name", [*TABLES, "catalog"])
+def test_every_asset_is_documented(name: str) -> None:
+    spec = specs()[name]
+    assert spec.description
+    assert spec.group_name not in (None, "default")
+    assert spec.owners
+    assert spec.kinds
+    assert spec.code_version
+    if name in TABLES:
+        columns = spec.metadata["dagster/column_schema"].columns
+        assert [c.name for c in columns] == [f.name for f in TABLES[name].view_columns()]
+        assert all(c.description for c in columns)
+        assert isinstance(spec.partitions_def, dg.DynamicPartitionsDefinition)
+
+
+def test_gpu_stages_stand_in_the_gpu_pool_and_are_tagged() -> None:
+    for name in TABLES:
+        op = defs.resolve_assets_def(name).op
+        assert (op.pool == "gpu") == (name in GPU), name
+        assert ("dagster-ray/config" in op.tags) == (name in GPU), name
+
+
+def test_each_run_is_recorded_with_the_fingerprint_as_data_version(demo_home: Path) -> None:
+    settings, store = load_settings(demo_home), Store(demo_home)
+    with instance(settings) as opened:
+        assert set(opened.get_dynamic_partitions(str(SLIDES.name))) == {"phantom_A", "phantom_B", "phantom_C"}
+        for name in TABLES:
+            key = dg.AssetKey(name)
+            assert opened.get_materialized_partitions(key) == {"phantom_A", "phantom_B", "phantom_C"}
+            event = opened.get_latest_materialization_event(key)
+            materialization = event.asset_materialization
+            fingerprint = store.require(name, str(materialization.partition))
+            assert materialization.tags["dagster/data_version"] == fingerprint.digest
+        assert opened.get_latest_materialization_event(dg.AssetKey("catalog")) is not None
+
+
+def test_metadata_is_small_and_shows_pictures_and_numbers(demo_home: Path) -> None:
+    def of(name: str, slide_id: str) -> dict[str, dg.MetadataValue]:
+        events = opened.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=[slide_id]), limit=1
+        )
+        return dict(events.records[0].asset_materialization.metadata)
+
+    with instance(load_settings(demo_home)) as opened:
+        thumbnail = of("slides", "phantom_B")["thumbnail"].value
+        prediction, metrics = of("stpath_predictions", "phantom_B"), of("evaluation_metrics", "phantom_B")
+        empty = of("evaluation_metrics", "phantom_C")
+    assert "data:image/jpeg;base64," in thumbnail
+    assert len(thumbnail) * 3 / 4 < 50_000
+    assert sum(k.startswith("map_") for k in prediction) == 4
+    assert prediction["dagster/partition_row_count"].value == 200 * 95
+    assert metrics["mean_pearson_r"].value > 0.3
+    assert metrics["n_spots"].value > 100
+    assert "metrics are empty" in empty["notes"].value
+    assert "mean_pearson_r" not in empty
+
+
+def test_partitions_follow_the_live_slides(demo_home: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        ephemeral.add_dynamic_partitions(str(SLIDES.name), ["gone"])
+        assert sync(ephemeral, Registry(Store(demo_home))) == ["phantom_A", "phantom_B", "phantom_C"]
+        assert set(ephemeral.get_dynamic_partitions(str(SLIDES.name))) == {"phantom_A", "phantom_B", "phantom_C"}
+
+
+def test_an_instance_is_private_to_its_data_root(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "root")
+    with instance(settings) as opened:
+        assert opened.telemetry_enabled is False
+        assert opened.run_monitoring_enabled
+    assert "DAGSTER_HOME" not in os.environ
+    assert (tmp_path / "root" / "dagster" / "dagster.yaml").read_text() == (ROOT / "dagster.yaml").read_text()
+
+
+def test_a_run_of_a_slide_that_is_not_registered_fails_in_one_line(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "root", encoder="demo")
+    with instance(settings) as opened:
+        opened.add_dynamic_partitions(str(SLIDES.name), ["ghost"])
+        ran = defs.resolve_job_def("main").execute_in_process(
+            run_config={"resources": {"settings": {"config": {"home": str(settings.home)}}}},
+            instance=opened,
+            partition_key="ghost",
+            raise_on_error=False,
+        )
+    assert not ran.success
+    failure = next(e for e in ran.all_events if e.is_step_failure).step_failure_data.user_failure_data
+    assert failure.description.startswith("ghost: no such slide here")
+
+
+@pytest.mark.parametrize(
+    "tool", [["dagster", "definitions", "validate", "-w", "workspace.yaml"], ["dg", "check", "defs"]]
+)
+def test_the_code_location_loads(tool: list[str], tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(tmp_path),
+        "STPATH_HOME": str(tmp_path),
+        "PYTHONWARNINGS": "ignore",
+    }
+    program = str(Path(sys.executable).with_name(tool[0]))
+    ran = subprocess.run([program, *tool[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -1,0 +1,170 @@
+"""The command line as a script or a person meets it: exit codes, one-line errors, forms of output."""
+
+import io
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from stpath_assets.cli import main
+from tests.conftest import tissue_image, write_tiff
+
+COMMANDS = ("demo", "add", "run", "predict", "sql", "export", "retire", "status")
+
+
+def sa(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with one drawn slide, brought up to date for two genes."""
+    folder = tmp_path_factory.mktemp("cli")
+    scan = write_tiff(folder / "drawn.tif", tissue_image())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STPATH_HOME", str(folder / "home"))
+        assert sa("add", scan, "--organ", "breast", "--tech", "visium-hd").exit_code == 0
+        ran = sa("run", "--encoder", "demo", "--genes", "VIM,EPCAM")
+    assert ran.exit_code == 0, ran.output
+    return folder / "home"
+
+
+def test_help_names_every_command() -> None:
+    text = sa("--help").output
+    assert all(c in text for c in COMMANDS)
+    for command in COMMANDS:
+        assert "--home" in sa(command, "--help").output
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["add"], ["sql"], ["export", "x"], ["run", "--encoder", "uni"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert sa(*arguments).exit_code == 2
+
+
+def test_add_says_what_it_registered(drawn_slide: Path, tmp_path: Path) -> None:
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--organ", "BREAST", "--tech", "st")
+    assert ran.exit_code == 0
+    assert ran.stdout.startswith("drawn: 1600 x 1200 px, 0.5 µm/px (file), Breast, Spatial Transcriptomics")
+
+
+def test_add_goes_on_after_a_bad_scan(drawn_slide: Path, tmp_path: Path) -> None:
+    text = tmp_path / "notes.svs"
+    text.write_text("not a slide")
+    ran = sa("add", text, tmp_path / "absent.svs", drawn_slide, "--home", tmp_path / "h")
+    assert ran.exit_code == 1
+    assert "drawn" in ran.stdout
+    assert [line.split(":")[0] for line in ran.stderr.splitlines()] == ["error", "error"]
+    assert "notes.svs" in ran.stderr
+    assert "absent.svs" in ran.stderr
+
+
+def test_a_scale_that_contradicts_the_file_is_told(drawn_slide: Path, tmp_path: Path) -> None:
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--mpp", "0.25")
+    assert ran.exit_code == 0
+    assert "contradicts the file's 0.5" in ran.stderr
+    assert "0.25 µm/px (user)" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--organ", "brest", "Breast"),
+        ("--tech", "CosMx", "Xenium"),
+        ("--mpp", "264", "µm per pixel"),
+        ("--id", "../x", "letters"),
+    ],
+)
+def test_add_refuses_with_the_remedy(drawn_slide: Path, tmp_path: Path, option: str, value: str, words: str) -> None:
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", option, value)
+    assert ran.exit_code == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert words in ran.stderr
+    assert not (tmp_path / "h" / "tables" / "slides").exists()
+
+
+def test_adding_again_keeps_what_is_not_given(drawn_slide: Path, tmp_path: Path) -> None:
+    sa("add", drawn_slide, "--home", tmp_path / "h", "--organ", "breast", "--mpp", "0.52")
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--tech", "visium")
+    assert "0.52 µm/px (user), Breast, Visium" in ran.stdout
+
+
+def test_sql_in_every_form(home: Path) -> None:
+    query = "select slide_id, gene, count(*) n from stpath_predictions group by all order by gene"
+    rows = json.loads(sa("sql", query, "--home", home, "--format", "json").stdout)
+    assert [r["gene"] for r in rows] == ["EPCAM", "VIM"]
+    assert pl.read_csv(io.StringIO(sa("sql", query, "--home", home, "--format", "csv").stdout)).to_dicts() == rows
+    stored = CliRunner().invoke(main, ["sql", query, "--home", str(home), "--format", "parquet"]).stdout_bytes
+    assert pl.read_parquet(io.BytesIO(stored)).to_dicts() == rows
+    assert "EPCAM" in sa("sql", query, "--home", home).stdout
+
+
+@pytest.mark.parametrize("query", ["drop view slides", "select nope from slides", "selekt 1", "select 1; select 2", ""])
+def test_sql_refuses_in_one_line(home: Path, query: str) -> None:
+    ran = sa("sql", query, "--home", home)
+    assert ran.exit_code == 1
+    assert ran.stderr.startswith("error: ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_export_and_predict_write_the_same_prediction(home: Path, tmp_path: Path) -> None:
+    scan = json.loads(sa("sql", "select uri from slides", "--home", home, "--format", "json").stdout)[0]["uri"]
+    assert sa("export", "drawn", "--to", "h5ad", "--out", tmp_path / "a.h5ad", "--home", home).exit_code == 0
+    told = ["--encoder", "demo", "--organ", "Breast", "--tech", "Visium HD", "--genes", "EPCAM,VIM"]
+    assert sa("predict", scan, "--out", tmp_path / "b.h5ad", *told).exit_code == 0
+    a, b = (anndata.read_h5ad(tmp_path / n) for n in ("a.h5ad", "b.h5ad"))
+    for data in (a, b):
+        assert data.X.dtype == np.float32
+        assert list(data.var_names) == ["EPCAM", "VIM"]
+        assert list(data.obs.columns) == ["tile_id", "library_id"]
+        assert set(data.obs["library_id"]) == {"drawn"}
+        assert data.obsm["spatial"].shape == (data.n_obs, 2)
+        assert data.uns["histo"]["method"] == "stpath"
+        assert data.uns["histo"]["fm_backbone"] == "demo"
+        assert data.uns["histo"]["organ"] == "Breast"
+        assert len(data.uns["histo"]["stpath_weights_sha256"]) == 64
+    np.testing.assert_array_equal(a.obsm["spatial"], b.obsm["spatial"])
+    np.testing.assert_allclose(a.X, b.X, atol=1e-5)
+
+
+def test_predict_keeps_the_order_of_the_genes(home: Path, tmp_path: Path, drawn_slide: Path) -> None:
+    assert (
+        sa(
+            "predict", drawn_slide, "--out", tmp_path / "x.h5ad", "--encoder", "demo", "--genes", "VIM,CD74,EPCAM"
+        ).exit_code
+        == 0
+    )
+    assert list(anndata.read_h5ad(tmp_path / "x.h5ad").var_names) == ["VIM", "CD74", "EPCAM"]
+
+
+def test_predict_leaves_no_file_when_it_fails(drawn_slide: Path, tmp_path: Path) -> None:
+    ran = sa("predict", drawn_slide, "--out", tmp_path / "x.h5ad", "--encoder", "demo", "--genes", "NOSUCH")
+    assert ran.exit_code == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert not (tmp_path / "x.h5ad").exists()
+
+
+def test_retire_takes_a_slide_out(drawn_slide: Path, tmp_path: Path) -> None:
+    home = tmp_path / "h"
+    sa("add", drawn_slide, "--home", home)
+    assert sa("retire", "drawn", "--reason", "blurred", "--home", home).exit_code == 0
+    assert json.loads(sa("status", "--home", home, "--json").stdout)[0]["status"] == "retired"
+    ran = sa("run", "drawn", "--encoder", "demo", "--home", home)
+    assert ran.exit_code == 1
+    assert "retired" in ran.stderr
+    assert sa("add", drawn_slide, "--home", home).exit_code == 0
+    assert json.loads(sa("status", "--home", home, "--json").stdout)[0]["status"] == "ready"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    ran = sa("export", "nosuch", "--to", "h5ad", "--out", tmp_path / "x.h5ad", "--home", tmp_path / "h", "--debug")
+    assert ran.exception is not None
+    assert "nosuch" in str(ran.exception)
+
+
+def test_an_empty_root_says_what_to_do(tmp_path: Path) -> None:
+    assert "stpath-assets add" in sa("status", "--home", tmp_path / "h").stdout
+    assert "stpath-assets add" in sa("run", "--encoder", "demo", "--home", tmp_path / "h").stderr
