@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import open_slide
@@ -49,33 +50,72 @@ def test_at_the_same_scale_on_whole_pixels_nothing_changes(x: int, y: int, size:
     np.testing.assert_array_equal(resample(image, x, y, size, size, size), image[y : y + size, x : x + size])
 
 
-SLOPE = 12.0  # grey values a pixel: rounding to whole ones hides a shift of a 24th of a pixel at most
-N = 21
+Image = npt.NDArray[np.uint8]
 
 
-def ramp(axis: int) -> npt.NDArray[np.uint8]:
+def axis_means(image: npt.NDArray, start: float, length: float, n: int) -> npt.NDArray:
+    """Rows averaged over n equal parts of [start, start + length): differences of the running sum, as real numbers."""
+    total = np.concatenate([np.zeros((1, *image.shape[1:])), image.astype(float).cumsum(0)])
+    edges = start + np.arange(n + 1) * length / n
+    below = np.minimum(edges.astype(int), len(image) - 1)
+    part = (edges - below).reshape(-1, *[1] * (image.ndim - 1))
+    at_edges = total[below] * (1 - part) + total[below + 1] * part
+    return np.diff(at_edges, axis=0) / (length / n)
+
+
+def axis_cubic(image: npt.NDArray, start: float, length: float, n: int) -> npt.NDArray:
+    """Rows at the centres of n equal parts by cubic convolution with a = -0.5 (Keys, 1981), the kernel cut at the edge."""
+    centres = start + (np.arange(n) + 0.5) * length / n
+    t = np.abs(centres[:, None] - (np.arange(len(image)) + 0.5))
+    weights = np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
+    return np.tensordot(weights / weights.sum(1, keepdims=True), image.astype(float), 1)
+
+
+def resampled(image: Image, x: float, y: float, side: float, n: int) -> npt.NDArray:
+    """What `resample` should give of a square box, as real numbers."""
+    one_axis = axis_means if side >= n else axis_cubic
+    rows = one_axis(image, y, side, n)
+    return one_axis(rows.transpose(1, 0, 2), x, side, n).transpose(1, 0, 2).clip(0, 255)
+
+
+SLOPE, N = 12.0, 21
+
+
+def ramp(axis: int) -> Image:
     """An image whose value is SLOPE times the pixel's index along an axis."""
     line = (SLOPE * np.arange(N)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(line[None, :, None] if axis else line[:, None, None], (N, N, 3)))
 
 
+BOXES = {"x": st.floats(2, 6), "y": st.floats(2, 6), "side": st.floats(8, 12.9), "out_px": st.integers(2, 40)}
+
+
 @settings(deadline=None)
-@given(
-    axis=st.sampled_from([0, 1]),
-    x=st.floats(2, 6),
-    y=st.floats(2, 6),
-    side=st.floats(8, 12.9),
-    out_px=st.integers(2, 40),
-)
+@given(axis=st.sampled_from([0, 1]), **BOXES)
 def test_every_output_pixel_is_where_it_should_be(axis: int, x: float, y: float, side: float, out_px: int) -> None:
-    """On a ramp, a pixel's value is its position: shrinking and enlarging must give each output pixel its centre's."""
+    """On a ramp, a pixel's value is its position: each output pixel has its centre's, to the rounding of grey values.
+
+    Shrinking, a pixel counts as a square of one value, whose mean may lie an eighth of a pixel from the ramp's.
+    """
     out = resample(ramp(axis), x, y, side, side, out_px)
     assert out.shape == (out_px, out_px, 3)
-    start = x if axis else y
-    centres = start + (np.arange(out_px) + 0.5) * side / out_px
-    expected = SLOPE * (centres - 0.5)
+    centres = (x if axis else y) + (np.arange(out_px) + 0.5) * side / out_px
     found = out[:, :, 0] if axis else out[:, :, 0].T
-    assert np.abs(found - expected[None, :]).max() <= 0.5 + 0.02
+    tolerance = 0.52 if side < out_px else 0.52 + SLOPE / 8
+    assert np.abs(found - SLOPE * (centres - 0.5)).max() <= tolerance
+    assert np.abs(found.mean() - SLOPE * (centres - 0.5).mean()) <= 0.52 + SLOPE / 8 / out_px
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 9), **BOXES)
+def test_every_box_against_real_numbers(seed: int, x: float, y: float, side: float, out_px: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (N, N, 3), np.uint8)
+    out = resample(image, x, y, side, side, out_px)
+    # Enlarging rounds, and cuts at black and white, after each of its two passes.
+    tolerance = 0.51 if side >= out_px else 1.3
+    middle = np.clip(axis_cubic(image.transpose(1, 0, 2), x, side, out_px), 0, 255).transpose(1, 0, 2)
+    expected = resampled(image, x, y, side, out_px) if side >= out_px else axis_cubic(middle, y, side, out_px).clip(0, 255)
+    assert np.abs(out - expected).max() <= tolerance
 
 
 @settings(deadline=None)
@@ -105,28 +145,21 @@ def test_tiles_come_in_table_order_and_are_crops_of_the_scan(drawn_slide: Path) 
         np.testing.assert_array_equal(found, image[int(y) : int(y) + 224, int(x) : int(x) + 224])
 
 
-@pytest.mark.parametrize("mpp", [0.25, 0.4, 0.4995, 0.5, 0.687])
-def test_a_tile_shows_112_um_at_every_scale(tmp_path: Path, mpp: float) -> None:
-    """A scan whose red says x and whose green says y, in µm: so does each tile."""
+@pytest.mark.parametrize("mpp", [0.25, 0.4, 0.499, 0.5, 0.687, 1.0])
+def test_a_tile_shows_its_112_um_at_every_scale(tmp_path: Path, mpp: float) -> None:
+    """Tile (r, c) shows the scan from (112 c, 112 r) µm on, to a small part of a pixel."""
     width, height = math.ceil(360 / mpp), math.ceil(250 / mpp)
-    x_um, y_um = (np.arange(width) + 0.5) * mpp, (np.arange(height) + 0.5) * mpp
-    image = np.zeros((height, width, 3))
-    image[..., 0] += x_um[None, :] * (250 / 360)
-    image[..., 1] += y_um[:, None]
-    scan = write_tiff(tmp_path / "ramp.tif", image.round().astype(np.uint8), mpp)
-    with open_slide(scan) as slide:
+    noise = np.random.default_rng(0).random((height, width, 3))
+    image = (128 + 400 * (gaussian_filter(noise, (1.5, 1.5, 0)) - 0.5)).clip(0, 255).astype(np.uint8)
+    with open_slide(write_tiff(tmp_path / "a.tif", image, mpp)) as slide:
         side = side_in_level0(224, 0.5, slide.mpp)
         grid = regular_grid(slide.width_px, slide.height_px, side)
         tiles = list(read_tiles(slide, grid, 224))
     assert len(tiles) == 6
-    um = (np.arange(224) + 0.5) * 0.5
-    inner = slice(3, -3)  # the outermost pixels of a scan have nothing beyond them to interpolate with
     for row, column, found in zip(grid.row, grid.column, tiles, strict=True):
-        red, green = found[..., 0].mean(0), found[..., 1].mean(1)
-        assert np.abs(red - (column * 112 + um) * (250 / 360))[inner].max() < 0.7
-        assert np.abs(green - (row * 112 + um))[inner].max() < 0.7
-        assert abs((red - (column * 112 + um) * (250 / 360)).mean()) < 0.06
-        assert abs((green - (row * 112 + um)).mean()) < 0.06
+        expected = resampled(image, column * 112 / mpp, row * 112 / mpp, 112 / mpp, 224)
+        assert np.abs(found - expected).max() <= 1.1
+        assert np.abs((found - expected).mean()) < 0.02
 
 
 def test_the_level_at_the_tiles_scale_is_read(tmp_path: Path) -> None:
@@ -148,9 +181,15 @@ def test_tiles_do_not_depend_on_what_is_read_together(
         grid = regular_grid(slide.width_px, slide.height_px, side_in_level0(224, 0.5, slide.mpp))
         whole = np.stack(list(read_tiles(slide, grid, 224)))
         some = np.flatnonzero(np.random.default_rng(0).random(len(grid)) < 0.5)
-        np.testing.assert_array_equal(np.stack(list(read_tiles(slide, grid.take(some), 224))), whole[some])
+        selected = np.stack(list(read_tiles(slide, grid.take(some), 224)))
         monkeypatch.setattr(reader, "MAX_BAND_PX", 1)
-        np.testing.assert_array_equal(np.stack(list(read_tiles(slide, grid, 224))), whole)
+        single = np.stack(list(read_tiles(slide, grid, 224)))
+    # Pillow, which enlarges, keeps a box in float32: its last bit depends on where the band begins.
+    tolerance = 1 if mpp > 0.5 else 0
+    for found, expected in ((selected, whole[some]), (single, whole)):
+        difference = np.abs(found.astype(int) - expected)
+        assert difference.max() <= tolerance
+        assert (difference > 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.4, 0.4999, 0.5001, 0.687, 1.0])

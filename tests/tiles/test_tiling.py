@@ -75,7 +75,7 @@ def test_a_scan_smaller_than_a_tile_is_an_error_that_names_it(slide_of: Callable
 
 
 def test_one_tile_is_enough(slide_of: Callable[..., Path]) -> None:
-    with open_slide(slide_of("one.tif", tissue_image(230, 230, box=(0, 0, 230, 230)))) as slide:
+    with open_slide(slide_of("one.tif", tissue_image(400, 400, box=(0, 0, 330, 330)))) as slide:
         tiles = tile(slide)
         assert tiles.tile_ids == ["r00000c00000"]
         assert len(list(tiles.pixels())) == 1

@@ -1,0 +1,44 @@
+"""The documentation says what there is: an undocumented setting, command, table or column fails, as does a dead link."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stpath_assets.cli import main
+from stpath_assets.settings import Settings
+from stpath_assets.tables import TABLES, to_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == set(Settings.model_fields)
+    for name in ("encoder", "genes", "device", "batch_size", "min_tissue"):
+        row = re.search(rf"^\| `{name}` \| `?([^`|]+?)`? \|", text, re.M)
+        assert row is not None
+        assert row[1] == str(Settings.model_fields[name].default)
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)", text, re.M)) - {"command"} == set(main.commands)
+
+
+def test_the_tables_page_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "tables.md").read_text() == to_markdown() + "\n"
+    assert all(f"## {name}" in to_markdown() for name in TABLES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_map_of_the_readme_names_every_table() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in TABLES)
