@@ -34,7 +34,7 @@ def _common(command: Command) -> Command:
         except (StpathError, OSError) as e:
             if debug:
                 raise
-            _complain(str(e))
+            _complain(f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.filename else str(e))
             sys.exit(1)
 
     return wrapped

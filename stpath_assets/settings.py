@@ -75,10 +75,7 @@ def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
     root = Path(home or os.environ.get(f"{_PREFIX}HOME") or DEFAULT_HOME).expanduser().absolute()
     given = {k: v for k, v in overrides.items() if v is not None}
     try:
-        _refuse_unknown(
-            f"{_PREFIX}* in the environment",
-            [k.removeprefix(_PREFIX).lower() for k in os.environ if k.startswith(_PREFIX)],
-        )
+        _refuse_unknown("the environment", [k for k in os.environ if k.startswith(_PREFIX)], prefix=_PREFIX)
         in_file = _read_file(root / "settings.toml")
         # Environment over file: what the file says fills only what neither says.
         in_environment = {n for n in Settings.model_fields if f"{_PREFIX}{n}".upper() in os.environ}
@@ -105,7 +102,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _refuse_unknown(where: str, names: list[str]) -> None:
-    unknown = sorted(set(names) - set(Settings.model_fields))
+def _refuse_unknown(where: str, names: list[str], prefix: str = "") -> None:
+    known = {name if not prefix else f"{prefix}{name}".upper() for name in Settings.model_fields}
+    unknown = sorted(set(names) - known)
     if unknown:
-        raise SettingsError(f"{where}: {unknown[0]} is no setting; known: {', '.join(sorted(Settings.model_fields))}")
+        raise SettingsError(f"{where}: {unknown[0]} is no setting; known: {', '.join(sorted(known))}")

@@ -14,8 +14,10 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from sqlalchemy.exc import DBAPIError
 
 from stpath_assets.defs.partitions import sync
+from stpath_assets.errors import StorageError
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
@@ -44,6 +46,8 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     try:
         with dg.DagsterInstance.get() as opened:
             yield opened
+    except DBAPIError as e:
+        raise StorageError(f"{home}: Dagster's records cannot be read or written ({e.orig}); is the disk full?") from e
     finally:
         if before is None:
             del os.environ["DAGSTER_HOME"]
@@ -135,6 +139,9 @@ def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
         data = event.step_failure_data
         if data.user_failure_data and data.user_failure_data.description:
             yield data.user_failure_data.description
+        elif data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
+            # Dagster records an interrupt as a failure of the step; to the user it is the end, not a bad slide.
+            raise KeyboardInterrupt
         elif data.error:
             root = data.error
             while root.cause:

@@ -1,6 +1,8 @@
 """`stpath-assets run` when things go wrong: each bad slide is named, the others go on, and nothing is lost."""
 
+import errno
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -164,3 +166,34 @@ def test_two_runs_at_once_leave_whole_tables(tmp_path: Path, sa, started) -> Non
     assert [code for _, code in ends] == [0, 0], ends
     ran = sa("sql", "select count(*) n from stpath_predictions", "--home", home, "--format", "json")
     assert json.loads(ran.stdout)[0]["n"] == Store(home).row_count("tile_grids", "a")
+
+
+def test_ctrl_c_ends_the_run_and_not_one_slide(tmp_path: Path, sa, started) -> None:
+    home = tmp_path / "home"
+    scans = [write_tiff(tmp_path / f"s{i}.tif", tissue_image(seed=i)) for i in range(3)]
+    sa("add", *scans, "--home", home)
+    process = started("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home)
+    while not (home / "tables" / "tile_grids" / "s0.parquet").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "Traceback" not in stderr
+    assert "bug" not in stderr
+    assert Store(home).slide_ids("tile_grids") == ["s0"]
+
+
+def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path, sa, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    sa("add", write_tiff(tmp_path / "a.tif", tissue_image()), "--home", home)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stpath_assets.storage.os.fsync", full)
+        ran = sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home)
+    assert ran.exit_code == 1
+    assert all("the disk is full" in line for line in lines(ran.stderr))
+    assert not list(home.rglob("*.tmp"))
+    assert sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home).exit_code == 0
