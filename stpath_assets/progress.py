@@ -26,12 +26,13 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def track(items: Iterable[T], what: str, total: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-    """Yields `items`, telling the listener after each how many of `total` units are done."""
+def track(
+    items: Iterable[T], what: str, total: int, size: Callable[[T], int] = lambda _: 1, done: int = 0
+) -> Iterator[T]:
+    """Yields `items`, telling the listener after each how many of `total` units are done; `done` are from before."""
     listener = _listener.get()
-    done = 0
     if listener:
-        listener(what, 0, total)
+        listener(what, done, total)
     for item in items:
         yield item
         done += size(item)

@@ -5,7 +5,7 @@ float32`; which there are, and what identifies each, is said here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ import pyarrow as pa
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.features import demo
+from stpath_assets.features.ahead import Ahead
+from stpath_assets.features.parts import Parts
 from stpath_assets.fingerprint import Fingerprint, sha256_of_file
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
@@ -29,6 +31,9 @@ from stpath_assets.tiles import Tiles, centers_of
 CODE_VERSION = "1"
 DIM = 1536
 ENCODERS = ("gigapath", "demo")
+
+PIECE = 128
+"""Tiles a finished piece: what a killed run may lose is seconds on a GPU, minutes without."""
 
 
 class Encoder(Protocol):
@@ -119,8 +124,9 @@ def embed(
     batch_size: int = 16,
     *,
     device: str = "auto",
+    parts: Parts | None = None,
 ) -> Features:
-    """Embeds the tiles of a slide, in table order.
+    """Embeds the tiles of a slide, in table order; `parts` keeps finished pieces and takes up those of a killed run.
 
     `model` is `gigapath` (weights by STPATH_GIGAPATH_WEIGHTS, else from the hub), `demo`, or a choice with a
     weights file of its own. Raises `WeightsError` where the weights cannot be had, `SlideError` where the
@@ -129,10 +135,16 @@ def embed(
     choice = model if isinstance(model, EncoderChoice) else EncoderChoice.of(model, load_settings(), device)
     encoder = choice.load()
     matrix = np.empty((len(tiles), DIM), np.float32)
-    done = 0
-    for batch in track(_batches(tiles, batch_size), f"{tiles.slide_id}: features", len(tiles), len):
+    kept = parts.read() if parts else None
+    done = 0 if kept is None else len(kept)
+    matrix[:done] = kept if kept is not None else 0
+    rest = replace(tiles, table=tiles.table.slice(done))
+    ahead = Ahead(_batches(rest, batch_size) if len(rest) else iter(()))
+    for batch in track(ahead, f"{tiles.slide_id}: features", len(tiles), len, done):
         matrix[done : done + len(batch)] = encoder.encode(batch)
         done += len(batch)
+        if parts and done % parts.size == 0:
+            parts.write(done - parts.size, matrix[done - parts.size : done])
     ids = tiles.tile_ids
     bad = [ids[i] for i in np.flatnonzero(~np.isfinite(matrix).all(axis=1))]
     if bad:
@@ -148,9 +160,12 @@ def store_features(store: Store, row: Registered, choice: EncoderChoice, batch_s
     fingerprint = choice.extend(store.require(TILE_GRIDS.name, row.slide_id))
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
+    # Whole batches a piece: a resumed run then computes the same batches, and so the same bits.
+    parts = Parts(store, row.slide_id, fingerprint.digest, -(-PIECE // batch_size) * batch_size)
     with row.open() as slide:
-        features = embed(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), choice, batch_size)
+        features = embed(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), choice, batch_size, parts=parts)
     store.write(GIGAPATH_FEATURES.name, row.slide_id, features.to_table(), fingerprint)
+    parts.clear()
     return Made(fingerprint, True)
 
 

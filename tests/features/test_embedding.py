@@ -1,6 +1,5 @@
 """From tiles to stored features: in table order, batch by batch, and up to date by fingerprint alone."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 
-from stpath_assets.errors import FeatureError, SettingsError, SlideError, WeightsError
+from stpath_assets.errors import FeatureError, SettingsError, SlideError, StorageError, WeightsError
 from stpath_assets.features import EncoderChoice, embed, read_features, store_features
 from stpath_assets.features.demo import DemoEncoder
 from stpath_assets.fingerprint import sha256_of_file, start
@@ -86,7 +86,9 @@ def test_features_that_are_not_finite_are_refused(tiles: Tiles, monkeypatch: pyt
         return out
 
     monkeypatch.setattr(DemoEncoder, "encode", encode)
-    with pytest.raises(FeatureError, match=f"^drawn: demo gave features .* not finite for 1 tiles, first {tiles.tile_ids[1]}"):
+    with pytest.raises(
+        FeatureError, match=f"^drawn: demo gave features .* not finite for 1 tiles, first {tiles.tile_ids[1]}"
+    ):
         embed(tiles, "demo", 1000)
 
 
@@ -165,17 +167,17 @@ def test_features_are_made_again_only_when_their_tiles_are(
 
 
 def test_features_need_tiles_first(store: Store, drawn_slide: Path) -> None:
-    from stpath_assets.errors import StorageError
-
     row = Registry(store).add(drawn_slide)
-    with pytest.raises(StorageError, match="^drawn: has no tile_grids yet"):
+    with pytest.raises(StorageError, match=r"^drawn: has no tile_grids yet"):
         store_features(store, row, DEMO, 16)
 
 
 def test_features_of_an_earlier_grid_are_refused(store: Store, row: Registered) -> None:
     store_features(store, row, DEMO, 16)
     store_tiles(store, row, TileParameters(min_tissue=0.6))
-    with pytest.raises(FeatureError, match="^drawn: its features belong to an earlier grid .* stpath-assets run drawn$"):
+    with pytest.raises(
+        FeatureError, match=r"^drawn: its features belong to an earlier grid .* stpath-assets run drawn$"
+    ):
         read_features(store, "drawn")
 
 
@@ -198,7 +200,7 @@ def test_features_of_the_wrong_width_are_refused(store: Store, row: Registered) 
     at = rows.schema.get_field_index("feature")
     changed = rows.set_column(at, pa.field("feature", narrow.type), narrow)
     pq.write_table(changed.replace_schema_metadata(pq.read_schema(path).metadata), path)
-    with pytest.raises(FeatureError, match="^drawn: its features have width 768, not 1536"):
+    with pytest.raises(FeatureError, match=r"^drawn: its features have width 768, not 1536"):
         read_features(store, "drawn")
 
 
@@ -218,11 +220,9 @@ def test_a_scan_that_cannot_be_read_stores_no_feature(store: Store, tmp_path: Pa
     scan = write_tiff(tmp_path / "hurt.tif", tissue_image(), compression="jpeg")
     row = Registry(store).add(scan)
     store_tiles(store, row, TileParameters())
-    with scan.open("rb+") as f:  # one block of the middle, after the grid was made
-        import tifffile
-
-        with tifffile.TiffFile(scan) as tif:
-            offset, size = tif.pages[0].dataoffsets[17], tif.pages[0].databytecounts[17]
+    with tifffile.TiffFile(scan) as tif:
+        offset, size = tif.pages[0].dataoffsets[17], tif.pages[0].databytecounts[17]
+    with scan.open("rb+") as f:  # a block of the middle, after the grid was made
         f.seek(offset)
         f.write(bytes(size))
     with pytest.raises(SlideError, match=r"^hurt\.tif: level 0 cannot be read"):
@@ -235,4 +235,4 @@ def test_messages_are_one_line(store: Store, row: Registered) -> None:
     store_tiles(store, row, TileParameters(min_tissue=0.6))
     with pytest.raises(FeatureError) as error:
         read_features(store, "drawn")
-    assert not re.search(r"\n", str(error.value))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,51 @@
+"""Finished pieces of a slide's features that is not yet whole, so that a killed run goes on where it stood.
+
+A piece is one complete file of consecutive tiles, kept under the digest of what the features are made from: pieces of another
+scan, grid or encoder are never taken up. What is whole belongs in `storage`.
+"""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stpath_assets.storage import Store, atomic_file
+from stpath_assets.tables import GIGAPATH_FEATURES
+
+
+class Parts:
+    """The pieces of one slide's features, of `size` tiles each but the last."""
+
+    def __init__(self, store: Store, slide_id: str, digest: str, size: int) -> None:
+        # Beside the table and not in it: the catalog reads every Parquet file of a table's folder.
+        self._of_slide = store.home / "tables" / ".parts" / GIGAPATH_FEATURES.name / slide_id
+        self._folder = self._of_slide / f"{digest[:32]}-{size}"
+        self.size = size
+
+    def read(self) -> npt.NDArray[np.float32] | None:
+        """The features of the leading tiles that are done, (M, 1536) float32, or None.
+
+        A damaged piece, and all after it, count as not done.
+        """
+        pieces: list[npt.NDArray[np.float32]] = []
+        while (path := self._path(len(pieces))).exists():
+            try:
+                pieces.append(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+            except (ValueError, EOFError):
+                break
+        return np.concatenate(pieces) if pieces else None
+
+    def write(self, first: int, piece: npt.NDArray[np.float32]) -> None:
+        """Keeps the features of the tiles from `first` on, a multiple of `size`."""
+        with atomic_file(self._path(first // self.size)) as draft:
+            with draft.open("wb") as f:
+                np.save(f, piece, allow_pickle=False)
+
+    def clear(self) -> None:
+        """Removes the slide's pieces, those of earlier fingerprints included."""
+        shutil.rmtree(self._of_slide, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.npy"
