@@ -62,21 +62,24 @@ def main() -> None:
 @click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD.")
 @click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
 @click.option("--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder.")
+@click.option("--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @_common
-def add(scans: tuple[str, ...], home: str | None, slide_id: str | None, spots: str | None, **known: Any) -> None:
+def add(
+    scans: tuple[str, ...], home: str | None, slide_id: str | None, spots: str | None, regions: str | None, **known: Any
+) -> None:
     """Register scans with what is known of them. They are read where they are."""
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry
     from stpath_assets.storage import Store
 
-    if len(scans) > 1 and (slide_id or spots):
-        raise click.UsageError("--id and --spots belong to one slide: add it by itself")
+    if len(scans) > 1 and (slide_id or spots or regions):
+        raise click.UsageError("--id, --spots and --regions belong to one slide: add it by itself")
     settings = load_settings(home)
     registry, added = Registry(Store(settings.home)), 0
     for scan in scans:
         try:
-            row = registry.add(scan, spots=spots, slide_id=slide_id, **known)
+            row = registry.add(scan, spots=spots, regions=regions, slide_id=slide_id, **known)
         except StpathError as e:
             _complain(str(e))
             continue

@@ -5,9 +5,10 @@ pyplot, so that steps in threads do not share state.
 """
 
 import base64
+import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from scipy.ndimage import binary_erosion
 
 from stpath_assets.storage import atomic_file
 
@@ -25,6 +28,15 @@ MAX_GENES = 12
 THUMBNAIL_BYTES = 48_000
 _MADE_FROM = "stpath_fingerprint"
 _DEMO = "demo weights, not biology"
+_OUTLINE = (20, 20, 20)
+TILE_COLOURS = {
+    "kept": (20, 120, 60),
+    "pen": (230, 120, 0),
+    "blank": (40, 130, 220),
+    "grey": (110, 110, 110),
+    "blurred": (200, 30, 30),
+}
+"""How tiles are drawn: the kept ones, and the dropped ones by reason."""
 
 
 def chosen(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -35,8 +47,14 @@ def chosen(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:
-    """Where a figure belongs: figures/<slide_id>/<kind>_<gene>.png, the gene in characters every file system takes."""
-    return home / "figures" / slide_id / f"{kind}_{re.sub(r'[^A-Za-z0-9_.-]', '_', gene)}.png"
+    """Where a figure belongs: figures/<slide_id>/<kind>_<gene>.png, the gene in characters every file system takes.
+
+    A gene that has others keeps a few digits of its hash, so that two genes never share a figure.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", gene)
+    if plain != gene:
+        plain += "-" + hashlib.sha256(gene.encode()).hexdigest()[:8]
+    return home / "figures" / slide_id / f"{kind}_{plain}.png"
 
 
 def expression_map(
@@ -105,10 +123,20 @@ def save(figure: Figure, path: Path, made_from: str) -> Path:
     return path
 
 
+def save_image(image: npt.NDArray[np.uint8], path: Path, made_from: str) -> Path:
+    """Writes an image (H, W, 3) as PNG, as `save` does a figure."""
+    about = PngInfo()
+    about.add_text(_MADE_FROM, made_from)
+    with atomic_file(path) as draft:
+        Image.fromarray(image).save(draft, "PNG", pnginfo=about)
+    return path
+
+
 def is_current(path: Path, made_from: str) -> bool:
     """Whether a figure is there, whole, and made from this."""
     try:
         with Image.open(path) as picture:
+            picture.verify()
             return picture.info.get(_MADE_FROM) == made_from
     except (OSError, SyntaxError):  # absent, or damaged: Pillow raises SyntaxError for a broken PNG
         return False
@@ -132,18 +160,52 @@ def small_jpeg(image: npt.NDArray[np.uint8], longest_px: int = 420) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def grid_overlay(
-    thumbnail: npt.NDArray[np.uint8],
+def tile_overlay(
+    image: npt.NDArray[np.uint8],
     size_px: tuple[int, int],
-    x_px: npt.NDArray,
-    y_px: npt.NDArray,
+    mask: npt.NDArray[np.bool_],
+    corners: Mapping[str, npt.NDArray[np.float64]],
     side_px: float,
+    longest_px: int = 1400,
 ) -> npt.NDArray[np.uint8]:
-    """A thumbnail (H, W, 3) with the outlines of the kept tiles, corners in level-0 pixels, drawn on it."""
-    from PIL import ImageDraw
+    """A slide with the outline of its tissue mask and its tiles, and a legend below, as (H, W, 3) uint8.
 
-    picture = Image.fromarray(thumbnail)
-    draw, scale = ImageDraw.Draw(picture), picture.width / size_px[0]
-    for x, y in zip((x_px * scale).tolist(), (y_px * scale).tolist(), strict=True):
-        draw.rectangle((x, y, x + side_px * scale, y + side_px * scale), outline=(20, 120, 60))
-    return np.asarray(picture)
+    `image` (h, w, 3) and `mask` (h, w), True on tissue, show the whole slide of `size_px` (width, height); `corners` holds
+    the tiles' top-left corners (N, 2), level-0 pixels as `side_px`, by what became of them: `kept`, or why they were
+    dropped. Those are filled.
+    """
+    scale = min(longest_px / max(image.shape[:2]), 6.0)
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    picture = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR).convert("RGBA")
+    layer = Image.new("RGBA", size)
+    draw, to_picture = ImageDraw.Draw(layer), size[0] / size_px[0]
+    for name, xy in corners.items():
+        colour = TILE_COLOURS[name]
+        fill = None if name == "kept" else (*colour, 110)
+        for x, y in (xy * to_picture).tolist():
+            box = (x, y, x + side_px * to_picture, y + side_px * to_picture)
+            draw.rectangle(box, outline=(*colour, 200), fill=fill)
+    drawn = np.asarray(Image.alpha_composite(picture, layer).convert("RGB")).copy()
+    outlined = np.asarray(Image.fromarray(mask).resize(size))
+    drawn[outlined & ~binary_erosion(outlined, iterations=2, border_value=1)] = _OUTLINE
+    counts = {name: len(xy) for name, xy in corners.items()}
+    return np.vstack([drawn, _legend(size[0], counts)])
+
+
+def _legend(width: int, counts: Mapping[str, int]) -> npt.NDArray[np.uint8]:
+    """What the colours of `tile_overlay` mean, in as many lines as `width` needs."""
+    font = ImageFont.load_default(14)
+    entries = [("tissue", _OUTLINE), *((f"{n} {name}", TILE_COLOURS[name]) for name, n in counts.items())]
+    places, x, line = [], 8.0, 0
+    for text, _ in entries:
+        needed = font.getlength(text) + 42
+        if x > 8 and x + needed > width:
+            x, line = 8.0, line + 1
+        places.append((x, 6 + 22 * line))
+        x += needed
+    strip = Image.new("RGB", (width, 22 * (line + 1) + 8), "white")
+    draw = ImageDraw.Draw(strip)
+    for (text, colour), (left, top) in zip(entries, places, strict=True):
+        draw.rectangle((left, top + 3, left + 12, top + 15), fill=colour)
+        draw.text((left + 18, top), text, fill="black", font=font)
+    return np.asarray(strip)

@@ -29,7 +29,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(DEFAULT_HOME), description="the data root")
     encoder: EncoderName = Field("gigapath", description="`gigapath`, or `demo` for the colour and texture descriptor")
-    genes: str = Field("all", description="gene symbols, comma-separated, or `all`")
+    genes: str = Field(
+        "all", description="gene symbols, comma-separated, `all`, a .txt or .json of genes, or `top50:PATH`"
+    )
     weights: Path | None = Field(None, description="STPath's weights, `stfm.pth` or safetensors")
     vocabulary: Path | None = Field(None, description="STPath's `symbol2ensembl.json`")
     gigapath_weights: Path | None = Field(None, description="GigaPath's `pytorch_model.bin` or safetensors")
@@ -37,13 +39,25 @@ class Settings(BaseSettings):
         "EPCAM,ERBB2,CD68,ACTA2,VIM,GNAS,FASN,CD74", description="genes that get figures where a panel has more than 12"
     )
     device: str = Field("auto", description="`auto`, `cpu` or `cuda`")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of STPath's matrix products; float32 is exact"
+    )
     batch_size: int = Field(16, ge=1, le=4096, description="tiles a batch of the encoder")
     min_tissue: float = Field(0.25, ge=0, le=1, description="least tissue fraction of a tile that is kept")
+    grid: Literal["regular", "spots"] = Field(
+        "regular", description="`regular`, or `spots` for tiles centred on the spots"
+    )
+    stride: float = Field(1.0, ge=0.1, le=10, description="distance between tiles of a regular grid, tile sides")
+    quality_filter: bool = Field(True, description="whether tiles under pen, blank, grey or blurred are dropped")
+    max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
     @property
     def panel(self) -> list[str] | None:
-        """The genes to predict; None is every gene that the weights know."""
-        return None if self.genes.strip().lower() == "all" else split_genes(self.genes)
+        """The genes to predict; None is every gene that the weights know. See `prediction.panels.read_panel`."""
+        from stpath_assets.prediction.panels import read_panel
+        from stpath_assets.prediction.predict import ModelChoice
+
+        return read_panel(self.genes, ModelChoice.for_encoder(self.encoder, self).load_vocabulary)
 
     @classmethod
     def settings_customise_sources(
@@ -95,6 +109,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SettingsError(f"{path}: is not TOML ({e}); correct it") from e
     _refuse_unknown(str(path), list(values))
+    if "home" in values:
+        raise SettingsError(f"{path}: home is where this file lies; remove it, and set STPATH_HOME or give --home")
     for name in ("weights", "vocabulary", "gigapath_weights"):
         if name in values:
             # Beside the file that names them, so that a data root can be moved whole.

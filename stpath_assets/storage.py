@@ -11,10 +11,11 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from stpath_assets.tables import TABLES, Table
 SLIDE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
 _FACTS = b"stpath_facts"
 _FINGERPRINT = b"stpath_fingerprint"
+_SUMMARY = b"stpath_summary"
 _ROW_GROUP = 64  # genes a row group in by-gene tables: a query for one gene reads little else
 
 
@@ -107,9 +109,19 @@ class Store:
         """The slides that have a part of the table, sorted."""
         return sorted(p.stem for p in (self.home / "tables" / table).glob("[!.]*.parquet"))
 
-    def write(self, table: str, slide_id: str, rows: pa.Table, fingerprint: Fingerprint) -> Path:
-        """Stores a slide's part of a table that is stored row by row; replaces the one before."""
-        return self._write(TABLES[table], slide_id, [rows], fingerprint)
+    def write(
+        self,
+        table: str,
+        slide_id: str,
+        rows: pa.Table,
+        fingerprint: Fingerprint,
+        summary: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Stores a slide's part of a table that is stored row by row; replaces the one before.
+
+        `summary` holds JSON values that say how the rows came about; it is no part of what they were made from.
+        """
+        return self._write(TABLES[table], slide_id, [rows], fingerprint, summary)
 
     def write_by_gene(
         self,
@@ -146,9 +158,19 @@ class Store:
 
         return self._write(spec, slide_id, rows(), fingerprint)
 
-    def _write(self, spec: Table, slide_id: str, tables: Iterable[pa.Table], fingerprint: Fingerprint) -> Path:
+    def _write(
+        self,
+        spec: Table,
+        slide_id: str,
+        tables: Iterable[pa.Table],
+        fingerprint: Fingerprint,
+        summary: Mapping[str, Any] | None = None,
+    ) -> Path:
         path = self.path(spec.name, slide_id)
-        schema = spec.schema.with_metadata({_FACTS: fingerprint.to_json(), _FINGERPRINT: fingerprint.digest})
+        metadata: dict[bytes, Any] = {_FACTS: fingerprint.to_json(), _FINGERPRINT: fingerprint.digest}
+        if summary is not None:
+            metadata[_SUMMARY] = json.dumps(summary, allow_nan=False)
+        schema = spec.schema.with_metadata(metadata)
         floats = [_leaf(f) for f in spec.schema if pa.types.is_floating(_value_type(f.type))]
         plain = {
             *floats,
@@ -199,6 +221,12 @@ class Store:
             return None
         except (pa.ArrowException, OSError, KeyError, ValueError) as e:
             raise _damaged(path, e) from e
+
+    def summary(self, table: str, slide_id: str) -> dict[str, Any]:
+        """The summary that a slide's part was stored with, empty if with none."""
+        with self._opened(table, slide_id) as file:
+            metadata = pq.read_schema(file).metadata or {}
+            return dict(json.loads(metadata.get(_SUMMARY, b"{}")))
 
     def require(self, table: str, slide_id: str) -> Fingerprint:
         """As `fingerprint`, but raises `StorageError` where there is no part."""

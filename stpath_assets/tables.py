@@ -43,7 +43,9 @@ class Table:
 
 
 _SLIDE_ID = _column("slide_id", pa.string(), "slide, unique in the data root")
-_TILE_ID = _column("tile_id", pa.string(), "tile, unique in its slide: row and column of the grid")
+_TILE_ID = _column(
+    "tile_id", pa.string(), "tile, unique in its slide: row and column of the grid, or number of the spot"
+)
 _MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` where the demo weights were used")
 
 SLIDES = Table(
@@ -52,15 +54,23 @@ SLIDES = Table(
     pa.schema(
         [
             _SLIDE_ID,
-            _column("uri", pa.string(), "where the scan lies; it is read there, never moved"),
-            _column("sha256", pa.string(), "SHA-256 of the file's content"),
-            _column("size_bytes", pa.int64(), "size of the file, bytes"),
+            _column("uri", pa.string(), "path or URL of the scan, as given; it is read there, never moved"),
+            _column(
+                "sha256",
+                pa.string(),
+                "SHA-256 of the file's content; of a scan of several files, of their sorted SHA-256s",
+            ),
+            _column("size_bytes", pa.int64(), "size of the file, or of all files of the scan, bytes"),
             _column("width_px", pa.int64(), "width at level 0, pixels"),
             _column("height_px", pa.int64(), "height at level 0, pixels"),
             _column("mpp", pa.float64(), "scale used, µm per pixel at level 0"),
             _column("mpp_source", pa.string(), "`file` or `user`"),
             _column("mpp_file", pa.float64(), "scale in the file, µm per pixel, if it has one", nullable=True),
             _column("vendor", pa.string(), "scanner vendor by file format, if known", nullable=True),
+            _column(
+                "objective_power", pa.float64(), "magnification of the objective, if the file says it", nullable=True
+            ),
+            _column("backend", pa.string(), "what reads the scan: `tiffslide`, `openslide` or `image`"),
             _column("levels", pa.int64(), "number of pyramid levels"),
             _column("organ", pa.string(), "organ token of STPath; NULL is its padding token", nullable=True),
             _column("tech", pa.string(), "technology token of STPath; NULL is its padding token", nullable=True),
@@ -73,6 +83,7 @@ SLIDES = Table(
                 "what a user should know of the scan, such as a contradicted scale",
             ),
             _column("registered_at", pa.timestamp("us", tz="UTC"), "when the scan was first registered"),
+            _column("regions_uri", pa.string(), "GeoJSON of regions that edit the tissue mask, if any", nullable=True),
         ]
     ),
 )
@@ -92,6 +103,24 @@ TILE_GRIDS = Table(
             _column("tile_px", pa.int32(), "side of the tile as the encoder sees it, pixels"),
             _column("mpp", pa.float64(), "scale of the tile as the encoder sees it, µm per pixel"),
             _column("tissue_fraction", pa.float64(), "share of the tile's area that is tissue, 0 to 1"),
+            _column("pen_fraction", pa.float64(), "share of the tile's area under pen, 0 to 1"),
+            _column(
+                "blank_fraction", pa.float64(), "share of the tile's area as bright as glass or not scanned, 0 to 1"
+            ),
+            _column(
+                "saturation",
+                pa.float64(),
+                "mean colour of the tile's tissue, 1 - min / max of red, green and blue relative to glass; 0 is grey",
+                nullable=True,
+            ),
+            _column(
+                "focus",
+                pa.float64(),
+                "grey values' mean square finer than 4 µm over that between 4 and 12 µm, at 4 µm per pixel, in tissue; "
+                "a ratio, below 0.15 is blurred",
+                nullable=True,
+            ),
+            _column("spot_id", pa.string(), "spot that the tile is centred on; NULL in a regular grid", nullable=True),
         ]
     ),
 )

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,13 +96,15 @@ def print_result(result: "duckdb.DuckDBPyRelation", form: str) -> None:
 def say_what_next(home: Path, held_out: list[str]) -> None:
     """Prints where the demo's results are and what to try on them."""
     slide = held_out[0]
+    # As it was called: without an activated environment the bare name would not be found.
+    program = "stpath-assets" if shutil.which("stpath-assets") else os.path.relpath(sys.argv[0])
     print(
         f"""
 Phantoms, simulated counts and demo weights: no patient, no biology. The weights were learnt on phantom_A alone;
 {slide} is held out.
 
 figures   {home / "figures"}
-ask       stpath-assets sql --home {home} "select gene, round(pearson_r, 2) r, n_spots from evaluation_metrics
+ask       {program} sql --home {home} "select gene, round(pearson_r, 2) r, n_spots from evaluation_metrics
               where slide_id = '{slide}' order by r desc limit 10"
 look      make dev          (or: DAGSTER_HOME={home / "dagster"} STPATH_HOME={home} dagster dev -m stpath_assets.definitions)"""
     )

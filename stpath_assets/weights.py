@@ -4,6 +4,7 @@ HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as everywhere. With local files nothin
 are read as safetensors or with `weights_only`: a checkpoint never runs code.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,11 +83,12 @@ def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]
     from safetensors.torch import load_file
 
     try:
-        state = (
-            load_file(path, device=device)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location=device, weights_only=True, mmap=device == "cpu")
-        )
+        if path.suffix == ".safetensors":
+            state = load_file(path, device=device)
+        else:
+            # Only torch's zip form can be mapped into memory; checkpoints from before 2020 are bare pickles.
+            mmap = device == "cpu" and zipfile.is_zipfile(path)
+            state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except FileNotFoundError as e:
         raise WeightsError(f"{path}: no such weights file; check the path") from e
     except Exception as e:  # unpicklers and parsers of damaged files raise anything

@@ -31,7 +31,11 @@ def domain_modules() -> Iterator[str]:
 def loaded_by(code: str, *modules: str) -> list[str]:
     """Which of `modules` a new process has loaded after `code`."""
     result = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport json, sys; print(json.dumps([m for m in {modules!r} if m in sys.modules]))"],
+        [
+            sys.executable,
+            "-c",
+            f"{code}\nimport json, sys; print(json.dumps([m for m in {modules!r} if m in sys.modules]))",
+        ],
         capture_output=True,
         text=True,
     )

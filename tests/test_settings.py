@@ -63,7 +63,7 @@ def test_a_misspelt_key_in_the_file_is_an_error(home: Path) -> None:
 
 def test_a_misspelt_variable_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STPATH_BATCHSIZE", "2")
-    with pytest.raises(SettingsError, match="batchsize is no setting"):
+    with pytest.raises(SettingsError, match="STPATH_BATCHSIZE is no setting"):
         load_settings(home)
 
 
@@ -83,9 +83,7 @@ def test_an_unknown_argument_is_an_error(home: Path) -> None:
         ("encoder", "gigpath"),
     ],
 )
-def test_a_wrong_value_is_named_in_one_line(
-    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_a_wrong_value_is_named_in_one_line(home: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"STPATH_{name.upper()}", value)
     with pytest.raises(SettingsError, match=f"setting {name}: .*{value}") as error:
         load_settings(home)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,9 @@ def test_rows_come_back_with_their_fingerprint(store: Store) -> None:
     assert pq.read_schema(path).metadata[b"stpath_fingerprint"].decode() == FINGERPRINT.digest
 
 
-GENES = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), unique=True, max_size=12).map(
-    sorted
-)
+GENES = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), unique=True, max_size=12
+).map(sorted)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,7 +90,7 @@ def test_predictions_of_any_genes_come_back(
     values = np.random.default_rng(seed).standard_normal((n, len(genes))).astype(np.float32)
     tiles = np.array([f"tile {i}" for i in range(n)], object)
     edges = [0, *sorted(min(c, len(genes)) for c in cuts), len(genes)]
-    blocks = [(genes[a:b], values[:, a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    blocks = [(genes[a:b], values[:, a:b]) for a, b in pairwise(edges)]
     store.write_by_gene(PREDICTIONS, "a", {"tile_id": tiles}, blocks, FINGERPRINT, model="stpath")
     part = store.read_by_gene(PREDICTIONS, "a")
     assert part.genes == genes
@@ -182,7 +183,7 @@ def test_what_is_no_slide_id_never_becomes_a_path(store: Store, slide_id: str) -
 def test_what_is_absent_is_named_with_its_remedy(store: Store) -> None:
     assert store.fingerprint(METRICS, "a") is None
     for ask in (store.require, store.read, store.row_count):
-        with pytest.raises(StorageError, match="^a: has no evaluation_metrics yet; run: stpath-assets run a$"):
+        with pytest.raises(StorageError, match=r"^a: has no evaluation_metrics yet; run: stpath-assets run a$"):
             ask(METRICS, "a")
     with pytest.raises(StorageError, match="has no stpath_predictions yet"):
         store.read_by_gene(PREDICTIONS, "a")
@@ -339,7 +340,7 @@ def test_a_write_that_the_system_cuts_short(store: Store) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where the data root should be")
-    with pytest.raises(StorageError, match="cannot be written, (Not a directory|File exists)"):
+    with pytest.raises(StorageError, match=r"cannot be written, (Not a directory|File exists)"):
         Store(tmp_path / "root").write(METRICS, "a", metrics(), FINGERPRINT)
 
 
@@ -393,9 +394,14 @@ def test_an_atomic_file_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not target.exists()
         assert draft.parent == target.parent, "a rename is atomic within one folder"
     assert target.read_text() == "first"
-    with pytest.raises(KeyboardInterrupt), atomic_file(target) as draft:
-        draft.write_text("sec")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_file(target) as draft:
+            draft.write_text("sec")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "first"
     assert [p.name for p in target.parent.iterdir()] == ["x.txt"]
 

@@ -5,6 +5,7 @@ never blocks a writer, nor the other way round. Every view but `slides` leaves r
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ _SQL_TYPES = {
     "float": "FLOAT",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
+_ATTEMPTS = 6
+_NOT_OF_FILES = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
+
 _LIVE = f"slide_id in (select slide_id from {SLIDES.name} where status = 'ready')"
 
 
@@ -48,7 +52,12 @@ def view_sql(table: Table, home: Path) -> str:
     if table.name == SLIDES.name:
         return f"create view {table.name} as select * from {files}"
     if not table.by_gene:
-        return f"create view {table.name} as select * from {files} where {_LIVE}"
+        # Parquet does not say that a list's length is fixed.
+        fixed = [
+            f"{f.name}::{_sql_type(f.type)} as {f.name}" for f in table.schema if pa.types.is_fixed_size_list(f.type)
+        ]
+        columns = f"* replace ({', '.join(fixed)})" if fixed else "*"
+        return f"create view {table.name} as select {columns} from {files} where {_LIVE}"
     keys, lists = table.keys, {*table.keys, table.value}
     columns = ", ".join(
         f"unnest({'h' if f.name in keys else 'p'}.{f.name}) as {f.name}" if f.name in lists else f"p.{f.name}"
@@ -84,7 +93,7 @@ def _open(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
-    """The result of one reading SQL statement over the catalog.
+    """The result of one reading SQL statement over the catalog, computed.
 
     Raises `QueryError` for what is no SQL, reads unknown columns, is more than one statement, or would write.
     """
@@ -99,10 +108,17 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
             f"the catalog is read-only: {statements[0].type.name} statements are refused; "
             "use SELECT, or --format to save a result"
         )
-    try:
-        return connect(store).sql(sql)
-    except duckdb.Error as e:
-        raise QueryError(_one_line(e)) from e
+    for attempt in range(_ATTEMPTS):
+        try:
+            result = connect(store).sql(sql)
+            result.execute()
+            return result
+        except duckdb.Error as e:
+            # DuckDB opens a file more than once by its name: one that a run replaces meanwhile reads as damaged.
+            if attempt + 1 == _ATTEMPTS or isinstance(e, _NOT_OF_FILES):
+                raise QueryError(_one_line(e)) from e
+            time.sleep(0.05 * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _is_right(connection: duckdb.DuckDBPyConnection, home: Path) -> bool:
@@ -121,9 +137,9 @@ def _comment(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
 
 
 def _files(table: Table, home: Path) -> str:
-    # Names that begin with a dot are drafts, which `*` does not match. A folder's own name is no pattern.
+    # Names that begin with a dot are none of ours. A folder's own name is no pattern.
     folder = re.sub(r"([\[*?])", r"[\1]", str((home / "tables" / table.name).absolute()))
-    return f"{folder}/*.parquet"
+    return f"{folder}/[!.]*.parquet"
 
 
 def _has_files(table: Table, home: Path) -> bool:

@@ -27,6 +27,7 @@ from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import GIGAPATH_FEATURES, TILE_GRIDS
 from stpath_assets.tiles import Tiles, centers_of
+from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 
 CODE_VERSION = "1"
 DIM = 1536
@@ -83,7 +84,7 @@ class EncoderChoice:
         version = demo.VERSION if self.name == "demo" else "1"
         return tiles.extend(
             "gigapath_features",
-            f"{CODE_VERSION}.{version}",
+            f"{CODE_VERSION}.{PIXELS_CODE_VERSION}.{version}",
             encoder=self.name,
             encoder_weights_sha256=self.weights_sha256(),
         )

@@ -21,16 +21,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """Raw counts (M, K), dense or sparse, of K `genes` for the spots at M `indices` among all the tiles."""
+    """Raw counts (M, K), dense or sparse, of K `genes` for the spots at M `indices` among all the tiles.
+
+    Genes are symbols or Ensembl ids, as the vocabulary finds them. Nothing given is ever changed.
+    """
 
     indices: npt.ArrayLike
     counts: Any
     genes: Sequence[str]
 
+    @classmethod
+    def from_mask(cls, mask: npt.ArrayLike, counts: Any, genes: Sequence[str]) -> "Context":
+        """The spots where `mask` (N,) is True, from the counts (N, K) of all N tiles.
+
+        Counts of the others are not looked at. Raises `SpotsError` for a mask that is not one of the N tiles.
+        """
+        chosen, tiles = np.asarray(mask), np.shape(counts)[0]
+        if chosen.dtype != bool or chosen.shape != (tiles,):
+            raise SpotsError(
+                f"context: the mask has shape {chosen.shape} and type {chosen.dtype}; give True or False for each of the "
+                f"{tiles} rows of counts"
+            )
+        indices = np.flatnonzero(chosen)
+        return cls(indices, _rows(counts, indices), genes)
+
+    def sample(self, fraction: float, seed: int) -> "Context":
+        """A random part of these spots, without repeats: the share `fraction` of them, rounded, at least one.
+
+        The same seed gives the same spots. Raises `SpotsError` for a fraction outside (0, 1].
+        """
+        if not 0 < fraction <= 1:
+            raise SpotsError(f"context: a fraction of {fraction:g} of the spots; give one above 0, at most 1")
+        indices = np.asarray(self.indices)
+        size = min(len(indices), max(1, round(fraction * len(indices))))
+        chosen = np.sort(np.random.default_rng(seed).choice(len(indices), size, replace=False))
+        return Context(indices[chosen], _rows(self.counts, chosen), self.genes)
+
     def columns(
         self, vocabulary: "Vocabulary", n: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], sparse.csr_array] | None:
-        """Indices (M,), the gene columns (U,) that are known, and log1p counts (M, U) of each; None if no gene is known.
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], sparse.csc_array] | None:
+        """Indices (M,), the gene columns (U,) that are known, and float32 log1p counts (M, U) of each; None if no gene is
+        known.
 
         Unknown genes are dropped; of several symbols of one Ensembl id the larger count is taken, spot by
         spot. Raises `SpotsError` for indices outside the n tiles or given twice, and for counts that are
@@ -42,20 +73,24 @@ class Context:
         if len(known) == 0:
             warnings.warn(
                 "no gene of the context is known to these weights: its spots count as unmeasured",
-                stacklevel=4,
+                UserWarning,
+                stacklevel=2,
             )
             return None
         columns, place = np.unique(np.array([found[i] for i in known], np.int64), return_inverse=True)
         coo = counts[:, known].tocoo()
-        return (
-            indices,
-            columns,
-            _largest(coo.row, place[coo.col], np.log1p(coo.data), (len(indices), len(columns))),
-        )
+        logs = np.log1p(coo.data).astype(np.float32)
+        return indices, columns, _largest(coo.row, place[coo.col], logs, (len(indices), len(columns)))
 
     def _checked(self, n: int) -> tuple[npt.NDArray[np.int64], sparse.csc_array]:
         indices = np.asarray(self.indices)
-        counts = sparse.csc_array(self.counts, dtype=np.float64)
+        try:
+            counts = sparse.csc_array(self.counts, dtype=np.float64)
+        except (TypeError, ValueError) as e:
+            raise SpotsError(f"context: counts are no matrix of numbers ({e}); give raw counts, spots by genes") from e
+        if not counts.has_canonical_format:  # several entries at one place mean their sum
+            counts = counts.copy()
+            counts.sum_duplicates()
         if counts.shape != (len(indices), len(self.genes)):
             raise SpotsError(
                 f"context: counts have shape {counts.shape}, not ({len(indices)} spots, {len(self.genes)} genes)"
@@ -75,10 +110,15 @@ class Context:
         return indices.astype(np.int64), counts
 
 
-def _largest(row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]) -> sparse.csr_array:
+def _rows(counts: Any, indices: npt.NDArray) -> Any:
+    """Some rows of counts, dense or sparse of any format."""
+    return counts.tocsr()[indices] if sparse.issparse(counts) else np.asarray(counts)[indices]
+
+
+def _largest(row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]) -> sparse.csc_array:
     """A sparse matrix from triplets; of several at one place, the largest."""
-    order = np.lexsort((values, column, row))
+    order = np.lexsort((values, row, column))
     row, column, values = row[order], column[order], values[order]
     last = np.ones(len(row), bool)
     last[:-1] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-    return sparse.csr_array((values[last], (row[last], column[last])), shape=shape)
+    return sparse.csc_array((values[last], (row[last], column[last])), shape=shape)

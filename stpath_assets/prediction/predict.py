@@ -29,10 +29,12 @@ from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 if TYPE_CHECKING:
     import anndata
 
-    from stpath_assets.prediction.stpath import STPath
+    from stpath_assets.prediction.stpath import Dtype, STPath
 
 CODE_VERSION = "1"
 """Raised whenever the same features and weights give other numbers."""
+
+_STORED_PROVENANCE = ("stpath_weights_sha256", "vocabulary_sha256", "organ", "tech", "genes", "dtype")
 
 DEMO_WEIGHTS = Path(stpath_assets.__file__).parent / "demo" / "weights" / "stfm-demo.pth"
 DEMO_VOCABULARY = DEMO_WEIGHTS.with_name("symbol2ensembl-demo.json")
@@ -46,6 +48,7 @@ class ModelChoice:
     weights: Path | None
     vocabulary: Path | None
     device: str = "auto"
+    dtype: "Dtype" = "float32"
 
     @classmethod
     def for_encoder(cls, encoder: str, settings: Settings) -> "ModelChoice":
@@ -53,8 +56,8 @@ class ModelChoice:
         settings.
         """
         if encoder == "demo":
-            return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device)
-        return cls("stpath", settings.weights, settings.vocabulary, settings.device)
+            return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device, settings.dtype)
+        return cls("stpath", settings.weights, settings.vocabulary, settings.device, settings.dtype)
 
     @property
     def takes(self) -> str:
@@ -69,27 +72,34 @@ class ModelChoice:
                 "repository (Graph-and-Geometric-Learning/STPath) and set STPATH_VOCABULARY to its path"
             )
         path = weights.locate(self.weights, weights.STPATH)
-        return _load(path, self.vocabulary, weights.device(self.device), path.stat().st_mtime_ns)
+        mtimes = path.stat().st_mtime_ns, _mtime(self.vocabulary)
+        return _load(path, self.vocabulary, weights.device(self.device), self.dtype, mtimes)
 
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary alone, to look genes up before any work is done."""
         return Vocabulary.load(self.vocabulary) if self.vocabulary is not None else self.load().vocabulary
 
     def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
-        """The fingerprint of predictions from features; `genes` None is all."""
-        model = self.load()
-        return features.extend(
-            STPATH_PREDICTIONS.name, CODE_VERSION, model=self.name, stpath_weights_sha256=model.sha256,
-            vocabulary_sha256=model.vocabulary.sha256, organ=row.organ, tech=row.tech,
-            genes=None if genes is None else sorted(genes),
-        )  # fmt: skip
+        """The fingerprint of predictions from features; `genes` None is all.
+
+        Holds the model's provenance but for the device: that changes numbers by some 1e-6, less than a user could see, and
+        a slide should not be predicted anew because a GPU was busy.
+        """
+        facts = self.load().provenance(row.organ, row.tech, genes)
+        del facts["device"]
+        return features.extend(STPATH_PREDICTIONS.name, CODE_VERSION, model=self.name, **facts)
 
 
 @lru_cache(maxsize=2)
-def _load(path: Path, vocabulary: Path, device: str, _mtime: int) -> "STPath":
+def _load(path: Path, vocabulary: Path, device: str, dtype: "Dtype", _mtimes: tuple[int, ...]) -> "STPath":
     from stpath_assets.prediction.stpath import STPath
 
-    return STPath.load(path, vocabulary, device)
+    return STPath.load(path, vocabulary, device, dtype)
+
+
+def _mtime(path: Path) -> int:
+    # A file that is missing is named when it is loaded.
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def predict_expression(
@@ -106,7 +116,8 @@ def predict_expression(
 
     `genes` None is every gene of the model; `context` measured counts of some of the tiles. Returns an
     AnnData: X (N, genes) float32 log1p, var_names the symbols as asked, obs `tile_id` and `library_id`,
-    obsm['spatial'] (N, 2) tile centres in level-0 pixels, uns['histo'] the provenance. Raises
+    obsm['spatial'] (N, 2) tile centres in level-0 pixels, uns['histo'] the provenance (`STPath.provenance` and the
+    scale and encoder of the features). Raises
     `VocabularyError`, `WeightsError`, or `FeatureError` where the weights take other features.
     """
     choice = model or ModelChoice.for_encoder(features.encoder, load_settings())
@@ -114,7 +125,8 @@ def predict_expression(
     loaded = choice.load()
     names, _ = loaded.vocabulary.select(genes, unknown)
     x = loaded.predict(features.matrix, features.centers_px, organ, tech, names, context, tile_ids=features.tile_ids)
-    return to_anndata(features, names, x, choice.name, _facts(loaded, organ, tech))
+    asked = None if genes is None else names
+    return to_anndata(features, names, x, choice.name, loaded.provenance(organ, tech, asked))
 
 
 def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Made:
@@ -157,8 +169,8 @@ def to_anndata(
         "mpp": features.tile_mpp,
         "slide_mpp": features.slide_mpp,
         "version": stpath_assets.__version__,
-        # HDF5 has no null: an absent organ or tech is the padding token's own name.
-        **{k: tokens.PAD if v is None else v for k, v in facts.items()},
+        # HDF5 has no null: an absent organ or tech is the padding token's own name, an absent panel `all`.
+        **{k: v if v is not None else "all" if k == "genes" else tokens.PAD for k, v in facts.items()},
     }
     return anndata.AnnData(
         X=x,
@@ -180,17 +192,8 @@ def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
         raise FeatureError(
             f"{slide_id}: its prediction belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
         )
-    facts = {k: stored.facts[k] for k in ("organ", "tech", "stpath_weights_sha256", "vocabulary_sha256")}
+    facts = {k: stored.facts[k] for k in _STORED_PROVENANCE}
     return to_anndata(features, part.genes, np.ascontiguousarray(part.values), str(stored.facts["model"]), facts)
-
-
-def _facts(model: "STPath", organ: str | None, tech: str | None) -> dict[str, Any]:
-    return {
-        "organ": tokens.organ(organ),
-        "tech": tokens.tech(tech),
-        "stpath_weights_sha256": model.sha256,
-        "vocabulary_sha256": model.vocabulary.sha256,
-    }
 
 
 def _check_encoder(choice: ModelChoice, features: Features) -> None:

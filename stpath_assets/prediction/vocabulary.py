@@ -5,6 +5,7 @@ the rank of its id among the sorted unique ids; column 0 is padding, column 1 th
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -66,7 +67,12 @@ class Vocabulary:
             known = folded.setdefault(symbol.casefold(), symbol)
             if columns[known] != columns[symbol]:
                 folded[symbol.casefold()] = ""
-        return cls(columns, [first[i] for i in ids], sha256, {i.partition(".")[0]: first[i] for i in ids}, folded)
+        by_id: dict[str, str] = {}
+        for id_ in ids:
+            # Likewise two versions of an id.
+            bare = id_.partition(".")[0]
+            by_id[bare] = "" if bare in by_id else first[id_]
+        return cls(columns, [first[i] for i in ids], sha256, by_id | {i: first[i] for i in ids}, folded)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -77,16 +83,16 @@ class Vocabulary:
         return len(self.symbols) + FIRST_GENE_COLUMN
 
     def find(self, gene: str) -> int | None:
-        """Column of a gene by symbol (without regard to case where that is unambiguous) or Ensembl id, or
-        None.
+        """Column of a gene by symbol or Ensembl id, or None.
+
+        Case matters only where it tells two genes apart, the version of an id likewise.
         """
-        column = self.columns.get(gene)
-        if column is None:
-            symbol = self._folded.get(gene.strip().casefold()) or self._by_id.get(
-                gene.strip().upper().partition(".")[0]
-            )
-            column = self.columns[symbol] if symbol else None
-        return column
+        if gene in self.columns:
+            return self.columns[gene]
+        text = gene.strip()
+        id_ = text.upper()
+        symbol = self._folded.get(text.casefold()) or self._by_id.get(id_) or self._by_id.get(id_.partition(".")[0])
+        return self.columns[symbol] if symbol else None
 
     def select(
         self, genes: Sequence[str] | None, unknown: Unknown = "error"
@@ -101,7 +107,9 @@ class Vocabulary:
         if isinstance(genes, str):
             raise VocabularyError(f"genes must be a list of symbols, not the text {genes!r}")
         found = [(str(g), self.find(str(g))) for g in genes]
-        twice = sorted({g for g in genes if list(genes).count(g) > 1}) if len(set(genes)) < len(genes) else []
+        if not found:
+            raise VocabularyError("no gene asked for; give at least one, or None for all")
+        twice = [g for g, times in Counter(g for g, _ in found).items() if times > 1]
         if twice:
             raise VocabularyError(f"genes asked for twice: {', '.join(twice)}")
         missing = [g for g, column in found if column is None]

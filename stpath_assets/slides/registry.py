@@ -20,11 +20,14 @@ from stpath_assets.errors import SlideError
 from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import tokens
 from stpath_assets.slides.slide import Slide, open_slide
+from stpath_assets.slides.source import Source, is_url
 from stpath_assets.storage import SLIDE_ID, Store
 from stpath_assets.tables import SLIDES
 
-CODE_VERSION = "1"
-_SUFFIXES = re.compile(r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|bif|qptiff|btf|tf8)$", re.IGNORECASE)
+CODE_VERSION = "2"
+_SUFFIXES = re.compile(
+    r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|vms|vmu|bif|qptiff|btf|tf8|svslide|czi|dcm|png|jpe?g)$", re.IGNORECASE
+)
 _MAX_ID = 120
 
 
@@ -50,6 +53,10 @@ class Registered:
     reason: str | None
     warnings: Sequence[str]
     registered_at: datetime
+    # Absent in what earlier versions stored.
+    objective_power: float | None = None
+    backend: str = "tiffslide"
+    regions_uri: str | None = None
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -68,6 +75,7 @@ class Registered:
             tech=self.tech,
             status=self.status,
             spots=self.spots_uri,
+            regions=self.regions_uri,
         )
 
     def open(self) -> Slide:
@@ -101,6 +109,7 @@ class Registry:
         tech: str | None = None,
         mpp: float | None = None,
         spots: str | Path | None = None,
+        regions: str | Path | None = None,
         slide_id: str | None = None,
     ) -> Registered:
         """Registers a scan with what is known of it, or updates what is known of one that is registered already.
@@ -110,26 +119,28 @@ class Registry:
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or
         `VocabularyError`; nothing is registered then.
         """
-        path = Path(path).expanduser().absolute()
+        source = Source(path if is_url(path) else Path(path).expanduser().absolute())
         organ, tech = tokens.organ(organ), tokens.tech(tech)
-        before = next((r for r in self.all() if r.uri == str(path) and slide_id in (None, r.slide_id)), None)
+        before = next((r for r in self.all() if r.uri == source.uri and slide_id in (None, r.slide_id)), None)
         if before is not None:
             organ, tech = organ or before.organ, tech or before.tech
-            spots = spots or before.spots_uri
+            spots, regions = spots or before.spots_uri, regions or before.regions_uri
             mpp = before.mpp if mpp is None and before.mpp_source == "user" else mpp
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
                 f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {_MAX_ID}, first a letter or digit, no '..'"
             )
-        spots_uri = None if spots is None else str(_existing(path.name, Path(spots).expanduser().absolute()))
-        with open_slide(path, mpp) as slide:
-            sha256 = fingerprint.sha256_of_file(path)
+        spots_uri = _existing(source.name, "measured expression", "--spots", spots)
+        regions_uri = _existing(source.name, "regions", "--regions", regions)
+        with open_slide(path if source.is_remote else source.path, mpp) as slide:
+            sha256, size_bytes = slide.content()
             with self._lock():
-                id_ = self._id_for(path, sha256, slide_id)
+                id_ = self._id_for(source, sha256, slide_id)
                 row = Registered(
-                    id_, str(path), sha256, path.stat().st_size, slide.width_px, slide.height_px, slide.mpp, slide.mpp_source,
+                    id_, source.uri, sha256, size_bytes, slide.width_px, slide.height_px, slide.mpp, slide.mpp_source,
                     slide.mpp_file, slide.vendor, len(slide.level_dimensions), organ, tech, spots_uri, "ready", None,
-                    tuple(slide.warnings), self._registered_at(id_),
+                    tuple(slide.warnings), self._registered_at(id_), slide.objective_power, slide.backend,
+                    regions_uri,
                 )  # fmt: skip
                 self._write(row)
         return row
@@ -139,16 +150,26 @@ class Registry:
 
         Raises `SlideError` where the scan is gone or broken now.
         """
-        old = self.get(slide_id)
-        with old.open() as slide:
-            sha256 = fingerprint.sha256_of_file(slide.path)
-            row = replace(
-                old, sha256=sha256, size_bytes=slide.path.stat().st_size, width_px=slide.width_px, height_px=slide.height_px,
-                mpp=slide.mpp, mpp_file=slide.mpp_file, vendor=slide.vendor, levels=len(slide.level_dimensions),
-                warnings=tuple(slide.warnings),
-            )  # fmt: skip
-        if row != old:
-            with self._lock():
+        with self.get(slide_id).open() as slide:
+            sha256, size_bytes = slide.content()
+            found: dict[str, Any] = {
+                "sha256": sha256,
+                "size_bytes": size_bytes,
+                "width_px": slide.width_px,
+                "height_px": slide.height_px,
+                "mpp": slide.mpp,
+                "mpp_file": slide.mpp_file,
+                "vendor": slide.vendor,
+                "levels": len(slide.level_dimensions),
+                "warnings": tuple(slide.warnings),
+                "objective_power": slide.objective_power,
+                "backend": slide.backend,
+            }
+        with self._lock():
+            # Read again: it may have been retired while the scan was hashed.
+            old = self.get(slide_id)
+            row = replace(old, **found)
+            if row != old:
                 self._write(row)
         return row
 
@@ -176,18 +197,18 @@ class Registry:
         """The slides that runs and the catalog work on."""
         return [s for s in self.all() if s.status == "ready"]
 
-    def _id_for(self, path: Path, sha256: str, wanted: str | None) -> str:
+    def _id_for(self, source: Source, sha256: str, wanted: str | None) -> str:
         rows = {r.slide_id: r for r in self.all()}
         # A scan keeps its id, however it came by it.
-        wanted = wanted or next((r.slide_id for r in rows.values() if r.uri == str(path)), None)
-        id_ = wanted or slide_id_from_name(path.name)
-        same = [r.slide_id for r in rows.values() if r.sha256 == sha256 and r.uri != str(path) and r.status == "ready"]
+        wanted = wanted or next((r.slide_id for r in rows.values() if r.uri == source.uri), None)
+        id_ = wanted or slide_id_from_name(source.name)
+        same = [r.slide_id for r in rows.values() if r.sha256 == sha256 and r.uri != source.uri and r.status == "ready"]
         if wanted is None and same:
             raise SlideError(
-                f"{path.name}: has the same content as slide {same[0]} ({rows[same[0]].uri}); "
+                f"{source.name}: has the same content as slide {same[0]} ({rows[same[0]].uri}); "
                 "to register it twice all the same, give it a name with --id"
             )
-        if id_ not in rows or rows[id_].sha256 == sha256 or rows[id_].uri == str(path):
+        if id_ not in rows or rows[id_].sha256 == sha256 or rows[id_].uri == source.uri:
             return id_
         if wanted is not None:
             raise SlideError(f"--id {id_}: is another scan's already ({rows[id_].uri}); choose another")
@@ -208,7 +229,11 @@ class Registry:
         return FileLock(folder / ".registry.lock", timeout=60)
 
 
-def _existing(slide: str, spots: Path) -> Path:
-    if not spots.exists():
-        raise SlideError(f"{slide}: its measured expression {spots} does not exist; check --spots")
-    return spots
+def _existing(slide: str, what: str, option: str, path: str | Path | None) -> str | None:
+    """A path that belongs to a slide, absolute. Raises `SlideError` where nothing is there."""
+    if path is None:
+        return None
+    absolute = Path(path).expanduser().absolute()
+    if not absolute.exists():
+        raise SlideError(f"{slide}: its {what} {absolute} does not exist; check {option}")
+    return str(absolute)

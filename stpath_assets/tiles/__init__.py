@@ -3,6 +3,20 @@
 Second stage of the way of the data: reads slides, knows nothing of encoders.
 """
 
-from stpath_assets.tiles.tiling import TileParameters, Tiles, centers_of, store_tiles, tile
+from stpath_assets.tiles.quality import QualityParameters
+from stpath_assets.tiles.regions import Regions, read_regions
+from stpath_assets.tiles.survey import TileParameters
+from stpath_assets.tiles.tiling import Tiles, centers_of, store_tiles, tile
+from stpath_assets.tiles.tissue import TissueParameters
 
-__all__ = ["TileParameters", "Tiles", "centers_of", "store_tiles", "tile"]
+__all__ = [
+    "QualityParameters",
+    "Regions",
+    "TileParameters",
+    "Tiles",
+    "TissueParameters",
+    "centers_of",
+    "read_regions",
+    "store_tiles",
+    "tile",
+]

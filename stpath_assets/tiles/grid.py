@@ -1,9 +1,10 @@
-"""Geometry of the tile grid: pure functions over arrays, no pixels, no files.
+"""Geometry of tiles, regular or about spots: pure functions over arrays, no pixels, no files.
 
 Coordinates are level-0 pixels, x to the right and y down, and not rounded: a tile has the exact physical size
 whatever the scan's scale, and neighbours share their edges.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 class Grid:
     """Tiles in row-major order. `x_px`, `y_px` (N,) float64 are top-left corners; `row`, `column` (N,) int64
     count from 0.
+
+    Tiles about spots lie in no rows: `row` counts them from the top, and `column` is -1.
     """
 
     row: npt.NDArray[np.int64]
@@ -34,12 +37,13 @@ class Grid:
     def of_tile_ids(cls, tile_ids: Sequence[str], x_px: npt.NDArray, y_px: npt.NDArray, side_px: float) -> "Grid":
         """The grid whose tiles have these ids and corners."""
         row = np.array([int(i[1:6]) for i in tile_ids], np.int64)
-        column = np.array([int(i[7:12]) for i in tile_ids], np.int64)
+        column = np.array([int(i[7:12] or -1) for i in tile_ids], np.int64)
         return cls(row, column, x_px, y_px, side_px)
 
     def tile_ids(self) -> list[str]:
-        """`r00012c00034`: names that sort in table order."""
-        return [f"r{r:05d}c{c:05d}" for r, c in zip(self.row.tolist(), self.column.tolist(), strict=True)]
+        """`r00012c00034`, or `s00012` about spots: names that sort in table order."""
+        pairs = zip(self.row.tolist(), self.column.tolist(), strict=True)
+        return [f"r{r:05d}c{c:05d}" if c >= 0 else f"s{r:05d}" for r, c in pairs]
 
 
 def side_in_level0(tile_px: int, tile_mpp: float, slide_mpp: float) -> float:
@@ -47,27 +51,59 @@ def side_in_level0(tile_px: int, tile_mpp: float, slide_mpp: float) -> float:
     return tile_px * tile_mpp / slide_mpp
 
 
-def regular_grid(width_px: int, height_px: int, side_px: float) -> Grid:
-    """All tiles of a gapless grid from the scan's top-left corner that lie wholly inside it.
+def regular_grid(width_px: int, height_px: int, side_px: float, stride: float = 1.0) -> Grid:
+    """All tiles of a grid from the scan's top-left corner that lie wholly inside it.
 
-    Invariants: row-major; tile (r, c) covers [c·side, (c+1)·side) × [r·side, (r+1)·side); none leaves the
-    scan; the strip left over at the right and bottom is narrower than a tile. A scan smaller than a tile
-    gives an empty grid.
+    `stride` is the distance from one tile to the next in tile sides: 1 leaves no gap, 0.5 overlaps by half, 2 takes every
+    other place. Invariants: row-major; tile (r, c) begins at (c, r) · stride · side; none leaves the scan; no further
+    row or column would fit. A scan smaller than a tile gives an empty grid.
     """
-    if not side_px > 0:
-        raise ValueError(f"side_px must be positive, not {side_px}")
-    columns, rows = _count(width_px, side_px), _count(height_px, side_px)
+    if not (side_px > 0 and stride > 0):
+        raise ValueError(f"side_px and stride must be positive, not {side_px} and {stride}")
+    step = stride * side_px
+    columns, rows = _count(width_px, side_px, step), _count(height_px, side_px, step)
     row, column = (a.reshape(-1) for a in np.mgrid[0:rows, 0:columns])
     # The last edge may exceed the scan by rounding of the product; it is held inside.
-    x = np.minimum(column * side_px, max(width_px - side_px, 0.0))
-    y = np.minimum(row * side_px, max(height_px - side_px, 0.0))
+    x = np.minimum(column * step, max(width_px - side_px, 0.0))
+    y = np.minimum(row * step, max(height_px - side_px, 0.0))
     return Grid(row, column, x, y, side_px)
 
 
-def _count(length_px: int, side_px: float) -> int:
+def _count(length_px: int, side_px: float, step_px: float) -> int:
     # A billionth of a tile: 112 µm tiles on a scan made of exactly ten of them are ten, whatever the last bit
     # says.
-    return int(length_px / side_px + 1e-9)
+    return max(0, math.floor((length_px - side_px) / step_px + 1e-9) + 1)
+
+
+def spot_grid(
+    centers_px: npt.NDArray[np.float64], width_px: int, height_px: int, side_px: float
+) -> tuple[Grid, npt.NDArray[np.intp]]:
+    """Tiles centred on spots (N, 2), ordered by y, then x; and for each tile the index of its spot.
+
+    A spot nearer to the scan's edge than half a tile gets none: its tile would have to be filled up.
+    """
+    x, y = centers_px[:, 0] - side_px / 2, centers_px[:, 1] - side_px / 2
+    inside = (x >= 0) & (y >= 0) & (x + side_px <= width_px) & (y + side_px <= height_px)
+    order = np.lexsort((x, y))
+    spot = order[inside[order]]
+    return Grid(np.arange(len(spot)), np.full(len(spot), -1), x[spot], y[spot], side_px), spot
+
+
+def union_share(grid: Grid, width_px: int, height_px: int) -> float:
+    """Share of a scan's area that lies under any tile, 0 to 1, to about a thousandth of the scan's longer side."""
+    scale = 1024 / max(width_px, height_px)
+    shape = (max(1, round(height_px * scale)), max(1, round(width_px * scale)))
+    x0, x1, y0, y1 = (
+        np.clip(np.rint(a * scale), 0, n).astype(int)
+        for a, n in (
+            (grid.x_px, shape[1]), (grid.x_px + grid.side_px, shape[1]),
+            (grid.y_px, shape[0]), (grid.y_px + grid.side_px, shape[0]),
+        )
+    )  # fmt: skip
+    edges = np.zeros((shape[0] + 1, shape[1] + 1), np.int32)
+    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(edges, (y, x), sign)
+    return float((edges.cumsum(0).cumsum(1)[:-1, :-1] > 0).mean())
 
 
 def box_means(values: npt.NDArray, x: npt.NDArray, y: npt.NDArray, side: float) -> npt.NDArray[np.float64]:

@@ -1,121 +1,128 @@
-"""The pixels of tiles: uint8 batches in table order, each tile at its exact physical size.
+"""The pixels of tiles: uint8 in table order, each tile at its exact physical size.
 
-A row of neighbouring tiles is read as one band, so that a compressed block is decoded about twice at most,
-and resampled tile by tile: by area where the scan is finer than the tile, bicubic where it is coarser.
+Neighbouring tiles of a row are read as one band, bands by several threads, a few ahead of what is asked for. The
+slide keeps the compressed blocks that bands share, so that each is decoded about once. A tile that cannot be
+read is an error or, if asked for, left out and named: it is never white.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from stpath_assets.errors import SlideError
 from stpath_assets.slides import Slide
+from stpath_assets.slides.resampling import resample
+from stpath_assets.threads import ahead
 from stpath_assets.tiles.grid import Grid
 
-MAX_BAND_PX = 8192
-"""Widest band that is held in memory at once, pixels of the level that is read."""
+CODE_VERSION = "2"
+"""Of the pixels: raised when the same scan and grid give others, since features are made from them."""
 
-# A tenth of a percent of a tile is less than a quarter of its pixel: then pixels are taken as they are.
-_SAME_SCALE = 1e-3
+MAX_BAND_PX = 2048
+"""Widest band, pixels of the level that is read: what one thread holds beside the slide's blocks."""
+
+Tile = npt.NDArray[np.uint8]
+OnUnreadable = Literal["fail", "drop"]
+
+
+def read_tiles(
+    slide: Slide,
+    grid: Grid,
+    tile_px: int,
+    *,
+    workers: int | None = None,
+    on_unreadable: OnUnreadable = "fail",
+    unreadable: list[int] | None = None,
+) -> Iterator[Tile]:
+    """Yields the tiles of `grid` in order, each (tile_px, tile_px, 3) uint8 RGB.
+
+    `workers` threads decode and resample (default: one a core, at most four); two bands of tiles a thread are
+    held at most. Raises `SlideError` where pixels cannot be decoded, after the tiles of the bands before; with
+    `on_unreadable="drop"` such tiles are left out and their indices in `grid` appended to `unreadable`.
+    """
+    source = _Source.of(slide, grid, tile_px)
+    for band in ahead(source.tiles_of, source.bands(), workers):
+        for i, tile in band:
+            if not isinstance(tile, SlideError):
+                yield tile
+            elif on_unreadable == "fail":
+                raise tile
+            elif unreadable is not None:
+                unreadable.append(i)
+
+
+def readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> npt.NDArray[np.bool_]:
+    """Which tiles of `grid` can be read at the scale of `tile_px`: (N,) bool. Decodes, and does not resample."""
+    source = _Source.of(slide, grid, tile_px)
+    parts = list(ahead(source.readable_of, source.bands(), workers))
+    return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 
 @dataclass(frozen=True)
-class _Band:
-    """Consecutive tiles of one row that are read together."""
+class _Source:
+    """Tiles on the level they are read from: corners (N,) and sides in its pixels, not rounded."""
 
-    first: int
-    last: int
+    slide: Slide
+    level: int
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    width: float
+    height: float
+    tile_px: int
 
+    @classmethod
+    def of(cls, slide: Slide, grid: Grid, tile_px: int) -> "_Source":
+        level = slide.level_for(grid.side_px * slide.mpp / tile_px)
+        level_width, level_height = slide.level_dimensions[level]
+        fx, fy = level_width / slide.width_px, level_height / slide.height_px
+        return cls(slide, level, grid.x_px * fx, grid.y_px * fy, grid.side_px * fx, grid.side_px * fy, tile_px)
 
-def read_tiles(slide: Slide, grid: Grid, tile_px: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields the tiles of `grid` in order, each (tile_px, tile_px, 3) uint8 RGB.
+    def bands(self) -> Iterator[range]:
+        """Runs of neighbours in table order that share a row, no wider than `MAX_BAND_PX`, without wide gaps."""
+        first = 0
+        for i in range(1, len(self.x) + 1):
+            if i < len(self.x):
+                near = 0 < self.x[i] - self.x[i - 1] <= 2 * self.width
+                if near and self.y[i] == self.y[first] and self.x[i] + self.width - self.x[first] <= MAX_BAND_PX:
+                    continue
+            yield range(first, i)
+            first = i
 
-    Raises `SlideError` where pixels cannot be decoded.
-    """
-    level = slide.level_for(grid.side_px * slide.mpp / tile_px)
-    level_width, level_height = slide.level_dimensions[level]
-    fx, fy = level_width / slide.width_px, level_height / slide.height_px
-    for band in _bands(grid, MAX_BAND_PX / fx):
-        x = grid.x_px[band.first : band.last] * fx
-        top, bottom = _pixels(grid.y_px[band.first] * fy, grid.side_px * fy, level_height)
-        left, _ = _pixels(float(x.min()), grid.side_px * fx, level_width)
-        _, right = _pixels(float(x.max()), grid.side_px * fx, level_width)
-        pixels = slide.read_level(level, left, top, right - left, bottom - top)
-        for tile_x, tile_y in zip(x, grid.y_px[band.first : band.last] * fy, strict=True):
-            yield resample(pixels, tile_x - left, tile_y - top, grid.side_px * fx, grid.side_px * fy, tile_px)
+    def tiles_of(self, band: range) -> list[tuple[int, Tile | SlideError]]:
+        """Each tile of a band or, where it cannot be read, why not."""
+        try:
+            pixels, left, top = self._read(band)
+        except SlideError as e:
+            if len(band) == 1:
+                return [(band[0], e)]
+            return [one for i in band for one in self.tiles_of(range(i, i + 1))]
+        return [
+            (i, resample(pixels, self.x[i] - left, self.y[i] - top, self.width, self.height, self.tile_px))
+            for i in band
+        ]
 
+    def readable_of(self, band: range) -> npt.NDArray[np.bool_]:
+        """Whether each tile of a band can be read."""
+        try:
+            self._read(band)
+        except SlideError:
+            if len(band) == 1:
+                return np.array([False])
+            return np.concatenate([self.readable_of(range(i, i + 1)) for i in band])
+        return np.ones(len(band), bool)
 
-def resample(
-    pixels: npt.NDArray[np.uint8], x: float, y: float, width: float, height: float, out_px: int
-) -> npt.NDArray[np.uint8]:
-    """The box (x, y, width, height) of an image, edges between pixels allowed, as (out_px, out_px, 3) uint8.
-
-    Shrinking averages by area; enlarging is bicubic (Keys, a = -0.5); at the same scale and on whole pixels,
-    nothing changes.
-    """
-    scale = max(width, height) / out_px
-    if abs(scale - 1) < _SAME_SCALE and _whole(x) and _whole(y):
-        i, j = round(y), round(x)
-        if i + out_px <= pixels.shape[0] and j + out_px <= pixels.shape[1]:
-            return pixels[i : i + out_px, j : j + out_px]
-    if scale < 1:
-        box = (max(x, 0.0), max(y, 0.0), min(x + width, pixels.shape[1]), min(y + height, pixels.shape[0]))
-        return np.asarray(Image.fromarray(pixels).resize((out_px, out_px), Image.Resampling.BICUBIC, box=box))
-    rows, top = area_weights(round(y % 1, 9), height, out_px), math.floor(y)
-    columns, left = area_weights(round(x % 1, 9), width, out_px), math.floor(x)
-    part = _padded(pixels, top, left, rows.shape[1], columns.shape[1])
-    out = np.einsum("or,rcs->ocs", rows, part, optimize=True)
-    return np.rint(np.einsum("pc,ocs->ops", columns, out, optimize=True)).clip(0, 255).astype(np.uint8)
-
-
-@lru_cache(maxsize=1024)
-def area_weights(offset: float, length: float, out_px: int) -> npt.NDArray[np.float32]:
-    """The matrix (out_px, n) that averages n pixels over out_px equal parts of [offset, offset + length).
-
-    Each row sums to 1; n = ceil(offset + length). Output o weighs pixel i by the length of their overlap.
-    """
-    n = math.ceil(offset + length - 1e-9)
-    edges = offset + np.arange(out_px + 1) * (length / out_px)
-    low, high = edges[:-1, None], edges[1:, None]
-    i = np.arange(n)
-    overlap = np.clip(np.minimum(high, i + 1) - np.maximum(low, i), 0, None)
-    return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
-
-
-def _padded(pixels: npt.NDArray[np.uint8], top: int, left: int, height: int, width: int) -> npt.NDArray[np.float32]:
-    """A window that may exceed the image by the one pixel that rounding at its last edge costs; that one is
-    repeated.
-    """
-    rows = np.minimum(np.arange(top, top + height), pixels.shape[0] - 1)
-    columns = np.minimum(np.arange(left, left + width), pixels.shape[1] - 1)
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1][rows - rows[0]][:, columns - columns[0]].astype(
-        np.float32
-    )
-
-
-def _bands(grid: Grid, max_px: float) -> Iterator[_Band]:
-    """Splits table order into runs of one row no wider than `max_px` level-0 pixels and without wide gaps."""
-    first = 0
-    for i in range(1, len(grid) + 1):
-        if i < len(grid):
-            gap = grid.x_px[i] - grid.x_px[i - 1]
-            near = 0 < gap <= 2 * grid.side_px and grid.x_px[i] + grid.side_px - grid.x_px[first] <= max_px
-            if near and grid.y_px[i] == grid.y_px[first]:
-                continue
-        yield _Band(first, i)
-        first = i
+    def _read(self, band: range) -> tuple[Tile, int, int]:
+        """The pixels under a band and the position of their top-left corner on the level."""
+        level_width, level_height = self.slide.level_dimensions[self.level]
+        top, bottom = _pixels(self.y[band[0]], self.height, level_height)
+        left, right = _pixels(self.x[band[0]], self.x[band[-1]] - self.x[band[0]] + self.width, level_width)
+        return self.slide.read_level(self.level, left, top, right - left, bottom - top), left, top
 
 
 def _pixels(start: float, length: float, limit: int) -> tuple[int, int]:
-    """Whole pixels that cover [start, start + length), with two more for the bicubic kernel, inside the
-    level.
-    """
+    """Whole pixels that cover [start, start + length), with two more for the bicubic kernel, inside the level."""
     return max(math.floor(start) - 2, 0), min(math.ceil(start + length) + 2, limit)
-
-
-def _whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-6

@@ -1,58 +1,37 @@
 """From a slide to its table of tiles, and from the table to pixels.
 
-What `tile_grids` stores. Geometry is in `grid`, the mask in `tissue`, pixels in `reader`.
+What `tile_grids` stores. Geometry is in `grid`, the mask in `tissue` and `regions`, measures and the filter in `quality`,
+pixels in `reader`; `survey` puts them together.
 """
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stpath_assets.errors import TissueError
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import Registered, Slide, slide_id_from_name
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import TILE_GRIDS
-from stpath_assets.tiles.grid import Grid, box_means, regular_grid, side_in_level0
+from stpath_assets.tiles.grid import Grid, union_share
+from stpath_assets.tiles.quality import REASONS, QualityParameters, sentence, share_lost
 from stpath_assets.tiles.reader import read_tiles
-from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
-from stpath_assets.tiles.tissue import TissueParameters, tissue_mask
+from stpath_assets.tiles.regions import Regions, read_regions
+from stpath_assets.tiles.survey import CODE_VERSION, MIN_TISSUE, HasSpots, Survey, TileParameters, survey_slide
+from stpath_assets.tiles.tissue import TissueParameters
 
-CODE_VERSION = "1"
-
-MIN_TISSUE = 0.25
-"""Least tissue fraction of a tile that is kept."""
+__all__ = ["CODE_VERSION", "TileParameters", "Tiles", "centers_of", "covered", "store_tiles", "tile"]
 
 COARSER = 0.02
 """How much coarser than its tiles a scan may be before the user is told, relative: 0.50 and 0.51 are the same
 objective.
 """
-
-
-@dataclass(frozen=True)
-class TileParameters:
-    """What a grid depends on beside the scan: `tile_px` pixels at `mpp` µm per pixel, with `min_tissue` of
-    tissue at least.
-    """
-
-    tile_px: int = 224
-    mpp: float = 0.5
-    min_tissue: float = MIN_TISSUE
-    tissue: TissueParameters = field(default_factory=TissueParameters)
-
-    def __post_init__(self) -> None:
-        if self.tile_px < 1 or not self.mpp > 0 or not 0 <= self.min_tissue <= 1:
-            raise ValueError("tile_px must be ≥ 1, mpp > 0 and min_tissue from 0 to 1")
-
-    def extend(self, slide: Fingerprint) -> Fingerprint:
-        """The fingerprint of the grid of a slide."""
-        return slide.extend(
-            "tile_grids", f"{CODE_VERSION}.{TISSUE_CODE_VERSION}", tile_px=self.tile_px, tile_mpp=self.mpp,
-            min_tissue=self.min_tissue, **self.tissue.facts(),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,13 +77,7 @@ class Tiles:
     @property
     def grid(self) -> Grid:
         """Their geometry."""
-        t = self.table
-        return Grid.of_tile_ids(
-            t["tile_id"].to_pylist(),
-            t["x_px"].to_numpy(),
-            t["y_px"].to_numpy(),
-            float(t["side_px"][0].as_py()),
-        )
+        return _grid_of(self.table)
 
     def pixels(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yields each tile, (tile_px, tile_px, 3) uint8 RGB, in table order."""
@@ -112,8 +85,8 @@ class Tiles:
 
 
 def covered(tiles: Tiles) -> float:
-    """Share of the slide's area that its tiles cover, 0 to 1."""
-    return len(tiles) * tiles.grid.side_px**2 / (tiles.slide.width_px * tiles.slide.height_px)
+    """Share of the slide's area that its tiles cover, 0 to 1; where they overlap, it counts once."""
+    return union_share(tiles.grid, tiles.slide.width_px, tiles.slide.height_px)
 
 
 def centers_of(table: pa.Table) -> npt.NDArray[np.float64]:
@@ -127,78 +100,118 @@ def tile(
     mpp: float = 0.5,
     *,
     min_tissue: float = MIN_TISSUE,
+    stride: float = 1.0,
     tissue: TissueParameters | None = None,
+    quality: QualityParameters | bool = True,
+    regions: str | Path | Regions | None = None,
+    spots: HasSpots | npt.NDArray | None = None,
 ) -> Tiles:
-    """Finds the tissue of a slide and lays the grid of tiles over it.
+    """Finds the tissue of a slide and lays tiles over it.
+
+    `stride` is the distance from one tile to the next in tile sides. `quality` says which tiles are dropped as bad
+    (False: none; they are measured all the same). `regions`, a GeoJSON file, replaces or restricts the tissue mask. With
+    `spots`, measured ones or an (N, 2) array of centres in level-0 pixels, tiles are centred on them instead, and every
+    spot whose tile lies inside the scan has one, whatever its tissue and quality.
 
     The same scan gives the same table, byte for byte. Warns where the scan is coarser than the tiles, which
-    are then enlarged. Raises `TissueError` where no tile has `min_tissue` of tissue.
+    are then enlarged, and of dropped tiles. Raises `TissueError` where no tile is left.
     """
-    parameters = TileParameters(tile_px, mpp, min_tissue, tissue or TissueParameters())
-    return _tile(slide, slide_id_from_name(slide.name), parameters)
+    chosen = quality if isinstance(quality, QualityParameters) else QualityParameters(drop=quality)
+    parameters = TileParameters(tile_px, mpp, min_tissue, stride, tissue or TissueParameters(), chosen)
+    if regions is not None and not isinstance(regions, Regions):
+        regions = read_regions(regions)
+    slide_id = slide_id_from_name(slide.name)
+    survey = survey_slide(slide, slide_id, parameters, regions, spots)
+    _require_tiles(survey, parameters)
+    for note in notes_of(slide_id, slide.mpp, mpp, survey.summary()):
+        warnings.warn(note, stacklevel=2)
+    return Tiles(slide, survey.table)
 
 
-def store_tiles(store: Store, row: Registered, parameters: TileParameters) -> Made:
-    """Brings a registered slide's `tile_grids` up to date."""
-    fingerprint = parameters.extend(row.fingerprint)
-    if store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
-    with row.open() as slide:
-        store.write(TILE_GRIDS.name, row.slide_id, _tile(slide, row.slide_id, parameters).table, fingerprint)
-    return Made(fingerprint, True)
+def store_tiles(store: Store, row: Registered, parameters: TileParameters, spots: HasSpots | None = None) -> Made:
+    """Brings a registered slide's `tile_grids` and its picture figures/<slide_id>/tiles.png up to date.
+
+    The picture is drawn even where no tile is left, which raises `TissueError`: it shows why.
+    """
+    from stpath_assets import figures  # imports matplotlib, which whoever only tiles need not wait for
+
+    regions = None if row.regions_uri is None else read_regions(row.regions_uri)
+    fingerprint = parameters.extend(row.fingerprint, regions, spots)
+    picture = overlay_path(store, row.slide_id)
+    current = store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint)
+    if not (current and figures.is_current(picture, fingerprint.digest)):
+        with row.open() as slide:
+            survey = survey_slide(slide, row.slide_id, parameters, regions, spots)
+        figures.save_image(survey.overlay(), picture, fingerprint.digest)
+        _require_tiles(survey, parameters)
+        if not current:
+            store.write(TILE_GRIDS.name, row.slide_id, survey.table, fingerprint, survey.summary())
+    summary = store.summary(TILE_GRIDS.name, row.slide_id)
+    return Made(fingerprint, not current, tuple(notes_of(row.slide_id, row.mpp, parameters.mpp, summary)))
 
 
-def _tile(slide: Slide, slide_id: str, parameters: TileParameters) -> Tiles:
-    side_px = side_in_level0(parameters.tile_px, parameters.mpp, slide.mpp)
-    grid = regular_grid(slide.width_px, slide.height_px, side_px)
-    if len(grid) == 0:
-        raise TissueError(
-            f"{slide_id}: {slide.width_px} by {slide.height_px} pixels is smaller than one tile of "
-            f"{parameters.tile_px * parameters.mpp:g} µm; check its mpp, {slide.mpp:g}"
+def overlay_path(store: Store, slide_id: str) -> Path:
+    """Where the picture of a slide's tiles belongs."""
+    return store.home / "figures" / slide_id / "tiles.png"
+
+
+def notes_of(slide_id: str, slide_mpp: float, tile_mpp: float, summary: dict[str, Any]) -> Iterator[str]:
+    """What the user is told of a slide's tiles, a line each."""
+    if slide_mpp / tile_mpp > 1 + COARSER:
+        yield (
+            f"{slide_id}: the scan has {slide_mpp:g} µm per pixel, coarser than the tiles' {tile_mpp:g}: "
+            f"they are enlarged {slide_mpp / tile_mpp:.2f} times"
         )
-    mask = tissue_mask(slide, parameters.tissue)
-    height, width = mask.shape
-    fraction = box_means(
-        mask,
-        grid.x_px * width / slide.width_px,
-        grid.y_px * height / slide.height_px,
-        side_px * width / slide.width_px,
-    )
-    keep = fraction >= max(parameters.min_tissue, np.finfo(float).tiny)
-    if not keep.any():
+    dropped = {reason: len(ids) for reason, ids in summary["dropped"].items()}
+    if dropped:
+        yield f"{slide_id}: {sum(dropped.values())} of {summary['candidates']} tiles of tissue dropped: {sentence(dropped)}"
+    if summary["outside"]:
+        yield f"{slide_id}: {summary['outside']} spots are too near the scan's edge for a tile"
+
+
+def _require_tiles(survey: Survey, parameters: TileParameters) -> None:
+    if survey.table.num_rows:
+        return
+    summary = survey.summary()
+    if summary["outside"]:
         raise TissueError(
-            f"{slide_id}: no tissue found: none of {len(grid)} tiles is at least {parameters.min_tissue:.0%} tissue "
-            f"({mask.mean():.1%} of the slide is); look at the scan, or retire it"
+            f"{survey.slide_id}: no spot has room for its tile inside the scan; check the spots' positions and the mpp"
         )
-    tiles = Tiles(slide, _table(slide_id, grid.take(keep), fraction[keep], parameters))
-    if tiles.enlargement > 1 + COARSER:
-        warnings.warn(enlarged(slide_id, slide.mpp, parameters.mpp), stacklevel=3)
-    return tiles
-
-
-def enlarged(slide_id: str, slide_mpp: float, tile_mpp: float) -> str:
-    """What the user is told of a scan that is coarser than its tiles."""
-    return (
-        f"{slide_id}: the scan has {slide_mpp:g} µm per pixel, coarser than the tiles' {tile_mpp:g}: "
-        f"they are enlarged {slide_mpp / tile_mpp:.2f} times"
+    if summary["candidates"]:
+        dropped = {reason: len(ids) for reason, ids in summary["dropped"].items()}
+        raise TissueError(
+            f"{survey.slide_id}: all {summary['candidates']} tiles of tissue were dropped: {sentence(dropped)}; "
+            "look at the scan, switch quality_filter off, or retire it"
+        )
+    raise TissueError(
+        f"{survey.slide_id}: no tissue found: none of {survey.places} tiles is at least {parameters.min_tissue:.0%} tissue "
+        f"({summary['tissue_share']:.1%} of the slide is); look at the scan, or retire it"
     )
 
 
-def _table(slide_id: str, grid: Grid, fraction: npt.NDArray, parameters: TileParameters) -> pa.Table:
-    n = len(grid)
-    half = grid.side_px / 2
-    return pa.table(
-        {
-            "slide_id": pa.repeat(slide_id, n),
-            "tile_id": grid.tile_ids(),
-            "x_px": grid.x_px,
-            "y_px": grid.y_px,
-            "center_x_px": grid.x_px + half,
-            "center_y_px": grid.y_px + half,
-            "side_px": np.full(n, grid.side_px),
-            "tile_px": np.full(n, parameters.tile_px, np.int32),
-            "mpp": np.full(n, parameters.mpp),
-            "tissue_fraction": fraction,
-        },
-        schema=TILE_GRIDS.schema,
+def tile_numbers(store: Store, row: Registered) -> dict[str, Any]:
+    """What sums up a slide's stored tiles: counts, shares from 0 to 1 under the names of `tile_grids`, and medians."""
+    table, summary = store.read(TILE_GRIDS.name, row.slide_id), store.summary(TILE_GRIDS.name, row.slide_id)
+    dropped = {reason: len(summary["dropped"].get(reason, [])) for reason in REASONS}
+    grid = _grid_of(table)
+    medians = {name: pc.quantile(table[name], 0.5)[0].as_py() for name in ("tissue_fraction", "saturation", "focus")}
+    return {
+        "tiles": table.num_rows,
+        "side_px": grid.side_px,
+        "enlargement": row.mpp / table["mpp"][0].as_py(),
+        "covered": union_share(grid, row.width_px, row.height_px),
+        "tissue_share": summary["tissue_share"],
+        "pen_share": summary["pen_share"],
+        "lost": share_lost(summary["candidates"], dropped),
+        **{f"dropped_{reason}": n for reason, n in dropped.items()},
+        **{f"median_{name}": value for name, value in medians.items() if value is not None},
+    }
+
+
+def _grid_of(table: pa.Table) -> Grid:
+    return Grid.of_tile_ids(
+        table["tile_id"].to_pylist(),
+        table["x_px"].to_numpy(),
+        table["y_px"].to_numpy(),
+        float(table["side_px"][0].as_py()),
     )

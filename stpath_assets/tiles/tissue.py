@@ -1,8 +1,8 @@
 """Where a scan holds tissue: a classical, deterministic mask at 8 µm per pixel.
 
 Tissue absorbs more than the glass beside it and is textured; stain smeared over glass, shadows and dirt out
-of focus absorb too, but are smooth. The mask is True on tissue. Which pyramid level is read depends on the
-scan alone.
+of focus absorb too, but are smooth. The mask is True on tissue; what was not scanned and what pen covers is
+never tissue. How the tiles fare over it belongs in `quality`.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,8 +14,19 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from stpath_assets.slides import Slide
+from stpath_assets.tiles.pen import pen_mask
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+
+Mask = npt.NDArray[np.bool_]
+
+_NO_DATA_UM2 = 40_000.0
+"""Black or white areas from this size on that are exactly flat are no glass and no tissue but what was not scanned."""
+
+_GLASS_NOISE = 4.0
+"""Local standard deviation of grey values below which glass lies; tissue exceeds it, compressed glass seldom has 2."""
+
+_BLANK_DENSITY = 0.03
 
 
 @dataclass(frozen=True)
@@ -23,16 +34,21 @@ class TissueParameters:
     """What the mask depends on beside the scan.
 
     `mpp`: scale of the mask, µm per pixel. `min_density`, `max_density`: bounds of the threshold on optical
-    density, which Otsu's method chooses between them. `min_texture`: least local standard deviation of grey
-    values (0–255) around tissue. `max_hole_um2`, `min_object_um2`: holes up to, and objects below this size
-    are filled and dropped.
+    density (log10, the largest of the three channels), which Otsu's method chooses between them. `min_texture`: least local
+    standard deviation of grey values (0–255) around tissue at the upper threshold, proportionally less at a lower one.
+    `opaque_density`: what absorbs more is tissue without texture too. `max_gap_um`: gaps up to this width are closed, such
+    as those between the membranes of fat. `min_width_um`: what is thinner is a fibre or an edge. `max_hole_um2`,
+    `min_object_um2`: holes up to, and objects below this size are filled and dropped.
     """
 
     mpp: float = 8.0
-    min_density: float = 0.06
+    min_density: float = 0.03
     max_density: float = 0.15
     min_texture: float = 5.0
-    max_hole_um2: float = 10_000.0
+    opaque_density: float = 0.5
+    max_gap_um: float = 48.0
+    min_width_um: float = 40.0
+    max_hole_um2: float = 16_000.0
     min_object_um2: float = 20_000.0
 
     def facts(self) -> dict[str, float]:
@@ -43,48 +59,141 @@ class TissueParameters:
 DEFAULT = TissueParameters()
 
 
-def tissue_mask(slide: Slide, parameters: TissueParameters = DEFAULT) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True)
+class Layers:
+    """What covers the glass: `tissue`, `pen` and `blank` are (H, W) bool, `glass` (3,) float32 is the glass's colour.
+
+    `blank` is what lets light pass as glass does, and what was not scanned; it may lie inside tissue.
+    """
+
+    tissue: Mask
+    pen: Mask
+    blank: Mask
+    glass: npt.NDArray[np.float32]
+
+
+def tissue_mask(slide: Slide, parameters: TissueParameters = DEFAULT) -> Mask:
     """The mask of a scan: (H, W) bool, True on tissue, at `parameters.mpp` µm per pixel."""
     return mask_of_image(slide.read_scaled(parameters.mpp), parameters)
 
 
-def mask_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters = DEFAULT) -> npt.NDArray[np.bool_]:
+def mask_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters = DEFAULT) -> Mask:
     """The mask of an image (H, W, 3) uint8 that has the mask's scale: (H, W) bool, True on tissue."""
-    grey = image.mean(axis=2, dtype=np.float32)
-    density = ndimage.gaussian_filter(optical_density(image, glass_colour(image)).max(axis=2), 1.0)
-    texture = ndimage.gaussian_filter(_local_deviation(grey, 5), 1.5)
+    return layers_of_image(image, parameters).tissue
+
+
+def layers_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters = DEFAULT) -> Layers:
+    """Tissue, pen and blank of an image (H, W, 3) uint8 that has the mask's scale."""
+    # Channel by channel in memory: over a last axis of three, every maximum would take ten times as long.
+    image = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 2, 0)), 0, 2)
+    deviation = _local_deviation(image.mean(axis=2, dtype=np.float32), 5)
+    missing = _not_scanned(image, parameters.mpp)
+    glass = glass_colour(image, deviation, missing)
+    density = optical_density(image, glass)
+    density[missing] = 0
+    pen = pen_mask(density, parameters.mpp)
+    blank = (density.max(axis=2) < _BLANK_DENSITY) | missing
+    excluded = pen | (ndimage.binary_dilation(missing, iterations=2) if missing.any() else missing)
+    # Where ink or nothing is, glass: else their edges would be texture, and their darkness would draw the threshold.
+    grey, dense = image.mean(axis=2, dtype=np.float32), density.max(axis=2)
+    coloured = density.min(axis=2) < 0.7 * dense
+    grey[excluded], dense[excluded] = glass.mean(), 0
+    tissue = _tissue(grey, dense, coloured, parameters) & ~excluded
+    return Layers(_tidied(tissue, parameters) & ~excluded, pen, blank, glass)
+
+
+def _tissue(
+    grey: npt.NDArray[np.float32], density: npt.NDArray[np.float32], coloured: Mask, p: TissueParameters
+) -> Mask:
+    """Pixels that are dense and textured, or opaque, or pale but much textured, as fat is."""
+    density = ndimage.gaussian_filter(density, 1.0)
+    deviation = _local_deviation(grey, 5)
+    texture = ndimage.gaussian_filter(deviation, 1.5)
     # Dense stain saturates; without the cap, a few black specks would pull Otsu's threshold above pale
     # tissue.
     capped = np.minimum(density, 0.8)
-    threshold = threshold_otsu(capped) if capped.min() < capped.max() else parameters.max_density
-    threshold = float(np.clip(threshold, parameters.min_density, parameters.max_density))
-    mask = (density > threshold) & (texture > parameters.min_texture)
-    area = parameters.mpp**2
-    mask = remove_small_holes(mask, max_size=int(parameters.max_hole_um2 / area))
-    return remove_small_objects(mask, max_size=int(parameters.min_object_um2 / area))
+    threshold = threshold_otsu(capped) if capped.min() < capped.max() else p.max_density
+    threshold = float(np.clip(threshold, p.min_density, p.max_density))
+    glass = deviation[density < threshold]
+    noise = min(2.5 * float(np.median(glass)), p.min_texture) if glass.size else 0.0
+    least = max(p.min_texture * threshold / p.max_density, noise, p.min_texture * 0.4)
+    sure = ((density > threshold) & (texture > least)) | (density > p.opaque_density)
+    # Membranes of fat are thinner than the pixels here, and so pale. The rim of dense tissue is as pale and as textured, as
+    # far as the windows above reach, and so is dirt, but that is grey.
+    solid = ndimage.binary_opening(sure, iterations=max(1, round(p.min_width_um / 2 / p.mpp)))
+    rim = ndimage.binary_dilation(solid, iterations=5) if solid.any() else solid
+    return sure | ((density > p.min_density) & (texture > p.min_texture) & coloured & ~rim)
 
 
-def glass_colour(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The colour of empty glass: each channel's most frequent value among pixels of the brighter half, (3,) float32.
+def _tidied(mask: Mask, p: TissueParameters) -> Mask:
+    """Gaps closed, holes filled, fibres and specks dropped."""
+    if not mask.any():
+        return mask
+    half_gap, half_width = round(p.max_gap_um / 2 / p.mpp), round(p.min_width_um / 2 / p.mpp)
+    if half_gap:
+        # Beyond the image's edge lies no glass: there, closing must not erode.
+        mask = ndimage.binary_closing(np.pad(mask, half_gap), iterations=half_gap)[
+            half_gap:-half_gap, half_gap:-half_gap
+        ]
+    area = p.mpp**2
+    mask = remove_small_holes(mask, max_size=int(p.max_hole_um2 / area))
+    if half_width:
+        grown = np.pad(mask, half_width, mode="edge")
+        mask = ndimage.binary_opening(grown, iterations=half_width)[half_width:-half_width, half_width:-half_width]
+    return remove_small_objects(mask, max_size=int(p.min_object_um2 / area))
 
-    A scan with nothing bright on it (grey mean below 150 everywhere) is held against white.
+
+def glass_colour(
+    image: npt.NDArray[np.uint8], deviation: npt.NDArray[np.float32] | None = None, missing: Mask | None = None
+) -> npt.NDArray[np.float32]:
+    """The colour of empty glass: each channel's most frequent value among the bright smooth pixels, (3,) float32.
+
+    `deviation` (H, W) is the local standard deviation of grey values, `missing` (H, W) what was not scanned. A scan
+    that shows no glass (smooth within 60 grey values of its brightest: below 0.2 % of it) is held against its brightest
+    hundredth, and one with nothing bright on it (grey below 100) against white.
     """
     grey = image.mean(axis=2, dtype=np.float32)
-    bright = image[grey >= max(float(np.median(grey)), 150.0)]
-    if len(bright) == 0:
+    deviation = _local_deviation(grey, 5) if deviation is None else deviation
+    valid = np.ones(grey.shape, bool) if missing is None else ~missing
+    if not valid.any() or (brightest := float(np.percentile(grey[valid], 99))) < 100:
         return np.full(3, 255, np.float32)
-    return np.array([np.bincount(bright[:, c], minlength=256).argmax() for c in range(3)], np.float32)
+    bright = valid & (deviation < _GLASS_NOISE) & (grey >= max(brightest - 60, 100.0))
+    if bright.sum() < 0.002 * grey.size:
+        return np.percentile(image[valid], 99, axis=0).astype(np.float32)
+    return np.array([np.bincount(image[bright][:, c], minlength=256).argmax() for c in range(3)], np.float32)
 
 
 def optical_density(image: npt.NDArray[np.uint8], glass: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """-log10 of transmitted light relative to glass (Beer–Lambert), (H, W, 3) float32, 0 where brighter than
     glass.
     """
-    return -np.log10((np.minimum(image, glass) + 1) / (glass + 1), dtype=np.float32)
+    # 256 values a channel: a table is much faster than as many logarithms as pixels.
+    values = np.arange(256, dtype=np.float32)[:, None]
+    table = -np.log10((np.minimum(values, glass) + 1) / (glass + 1), dtype=np.float32)
+    return np.moveaxis(np.stack([table[:, c][image[..., c]] for c in range(3)]), 0, 2)
+
+
+def _not_scanned(image: npt.NDArray[np.uint8], mpp: float) -> Mask:
+    """Black borders, and the exactly white padding of scanners that scan only where they see tissue.
+
+    White is padding only where glass of another colour is beside it.
+    """
+    least = max(1, int(_NO_DATA_UM2 / mpp**2))
+    black, white = _large(image.max(axis=2) <= 20, least), _large(image.min(axis=2) == 255, least)
+    if white.any():
+        grey = image.mean(axis=2, dtype=np.float32)
+        other = (grey < 254) & (grey >= 150) & (_local_deviation(grey, 5) < _GLASS_NOISE) & ~white
+        if other.sum() < 0.02 * other.size:
+            return black
+    return black | white
+
+
+def _large(mask: Mask, least: int) -> Mask:
+    return remove_small_objects(mask, max_size=least) if mask.any() else mask
 
 
 def _local_deviation(grey: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    mean = ndimage.uniform_filter(grey.astype(np.float64), size)
-    return np.sqrt(np.maximum(ndimage.uniform_filter(grey.astype(np.float64) ** 2, size) - mean**2, 0)).astype(
-        np.float32
-    )
+    # About 128, squares keep enough digits in float32.
+    centred = grey - 128
+    mean = ndimage.uniform_filter(centred, size)
+    return np.sqrt(np.maximum(ndimage.uniform_filter(centred**2, size) - mean**2, 0))

@@ -54,18 +54,15 @@ def test_the_level_that_is_read_is_the_coarsest_fine_enough(pyramid: Path) -> No
 
 
 @settings(max_examples=25, deadline=None)
-@given(mpp=st.floats(0.2, 20), band=st.integers(1, 1500))
-def test_the_scaled_scan_does_not_depend_on_the_bands(pyramid: Path, mpp: float, band: int) -> None:
+@given(mpp=st.floats(0.2, 20), box=st.integers(100, 1500))
+def test_the_scaled_scan_does_not_depend_on_the_boxes(pyramid: Path, mpp: float, box: int) -> None:
     with open_slide(pyramid) as slide:
-        whole, banded = slide.read_scaled(mpp, 1 << 20), slide.read_scaled(mpp, band)
-        level_height = slide.level_dimensions[slide.level_for(mpp)][1]
-    height = len(whole)
-    assert banded.shape == whole.shape
-    # A pixel row whose very centre is an output row's edge may fall to either side: Pillow's box is in float32.
-    edges = np.arange(height + 1) * level_height / height
-    tied = np.abs(edges % 1 - 0.5) < 2e-3
-    safe = ~(tied[:-1] | tied[1:])
-    np.testing.assert_array_equal(banded[safe], whole[safe])
+        whole, boxed = slide.read_scaled(mpp, 1 << 20), slide.read_scaled(mpp, box)
+    # A mean of exactly half a grey value may be rounded either way: its last bit depends on the box's corner.
+    assert boxed.shape == whole.shape
+    difference = boxed.astype(int) - whole
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 1e-3
 
 
 def test_the_scaled_scan_has_the_size_that_the_scale_says(drawn_slide: Path) -> None:

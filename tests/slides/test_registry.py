@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import pytest
 import tifffile
@@ -95,9 +97,7 @@ def test_a_scan_keeps_an_id_that_it_was_given(registry: Registry, drawn_slide: P
     assert ids(registry) == ["mine"]
 
 
-def test_two_scans_of_one_name_are_told_apart_by_content(
-    registry: Registry, drawn_slide: Path, tmp_path: Path
-) -> None:
+def test_two_scans_of_one_name_are_told_apart_by_content(registry: Registry, drawn_slide: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = write_tiff(tmp_path / "other" / "drawn.tif", tissue_image(seed=1))
     first, second = registry.add(drawn_slide), registry.add(other)
@@ -188,15 +188,23 @@ def test_a_retired_slide_keeps_its_row_and_its_file(registry: Registry, drawn_sl
 
 
 def test_a_slide_that_is_not_registered_is_an_error_with_what_is(registry: Registry, drawn_slide: Path) -> None:
-    with pytest.raises(SlideError, match="^nope: no such slide here; registered: none yet"):
+    with pytest.raises(SlideError, match=r"^nope: no such slide here; registered: none yet"):
         registry.get("nope")
     registry.add(drawn_slide)
     for ask in (registry.get, registry.refresh, registry.retire):
-        with pytest.raises(SlideError, match="^nope: no such slide here; registered: drawn"):
+        with pytest.raises(SlideError, match=r"^nope: no such slide here; registered: drawn"):
             ask("nope")
 
 
-def test_scans_added_at_once_all_get_in(registry: Registry, tmp_path: Path) -> None:
+def test_scans_added_at_once_all_get_in(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = Registry._id_for
+
+    def slowly(self: Registry, *arguments: Any) -> str:
+        slide_id = choose(self, *arguments)
+        sleep(0.02)  # time for another to choose the same
+        return slide_id
+
+    monkeypatch.setattr(Registry, "_id_for", slowly)
     scans = []
     for i in range(6):
         (tmp_path / str(i)).mkdir()

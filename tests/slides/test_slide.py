@@ -91,9 +91,7 @@ def test_an_absurd_scale_from_the_user_is_refused(drawn_slide: Path, mpp: float)
 def test_a_contradiction_warns_and_the_user_wins(drawn_slide: Path, mpp: float) -> None:
     with open_slide(drawn_slide, mpp) as slide:
         assert (slide.mpp, slide.mpp_source, slide.mpp_file) == (mpp, "user", 0.5)
-        assert slide.warnings == [
-            f"drawn.tif: the given mpp {mpp:g} contradicts the file's 0.5; the given one is used"
-        ]
+        assert slide.warnings == [f"drawn.tif: the given mpp {mpp:g} contradicts the file's 0.5; the given one is used"]
 
 
 @pytest.mark.parametrize("mpp", [0.5, 0.524, 0.476])
@@ -119,7 +117,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert "is empty" in refusal(tmp_path / "empty.svs")
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\x89PNG\r\n\x1a\n" + bytes(100), b"II*\0", b"MM\0*" + bytes(200)])
+@pytest.mark.parametrize("content", [b"hello", bytes(300), b"II*\0", b"MM\0*" + bytes(200)])
 def test_what_is_no_tiff(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.svs").write_bytes(content)
     assert "is not a slide that can be read" in refusal(tmp_path / "a.svs")
@@ -149,16 +147,12 @@ def test_other_pixels_than_8_bit_rgb_are_refused(tmp_path: Path, name: str) -> N
 
 def test_planes_of_colour_are_refused(tmp_path: Path) -> None:
     planes = np.ascontiguousarray(IMAGE.transpose(2, 0, 1))
-    tifffile.imwrite(
-        tmp_path / "a.tif", planes, tile=(256, 256), photometric="rgb", planarconfig="separate", **SQUARE
-    )
+    tifffile.imwrite(tmp_path / "a.tif", planes, tile=(256, 256), photometric="rgb", planarconfig="separate", **SQUARE)
     refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_a_file_cut_off_anywhere_is_refused(
-    tmp_path: Path, levels: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, levels: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "tifffile")
     whole = write_tiff(tmp_path / "whole.tif", tissue_image(), levels=levels, compression="jpeg").read_bytes()
     cut = tmp_path / "cut.tif"

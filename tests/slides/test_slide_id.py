@@ -45,7 +45,7 @@ def test_a_valid_stem_is_its_own_id(slide_id: str, suffix: str) -> None:
         ("a..b.svs", "a.b"),
         ("../../etc/passwd", "etc_passwd"),
         ("_x.svs", "x"),
-        ("x.png", "x.png"),
+        ("x.txt", "x.txt"),
         ("x" * 300 + ".svs", "x" * 120),
     ],
 )
@@ -56,7 +56,5 @@ def test_examples(name: str, slide_id: str) -> None:
 @given(st.text(max_size=50))
 def test_the_pattern_is_what_the_design_says(text: str) -> None:
     plain = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
-    valid = (
-        0 < len(text) <= 120 and text[0] in plain and set(text) <= plain | set("_.-") and ".." not in text
-    )
+    valid = 0 < len(text) <= 120 and text[0] in plain and set(text) <= plain | set("_.-") and ".." not in text
     assert bool(SLIDE_ID.fullmatch(text)) == valid

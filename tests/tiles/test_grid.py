@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stpath_assets.tiles.grid import Grid, box_means, regular_grid, side_in_level0
+from stpath_assets.tiles.grid import Grid, box_means, regular_grid, side_in_level0, spot_grid, union_share
 
 LENGTHS = st.integers(1, 5000)
 SIDES = st.floats(80, 900)
@@ -52,7 +52,7 @@ def test_a_tile_has_its_physical_size(tile_px: int, tile_mpp: float, slide_mpp: 
 
 @pytest.mark.parametrize("side", [0.0, -1.0, float("nan")])
 def test_a_side_that_is_none(side: float) -> None:
-    with pytest.raises(ValueError, match="side_px must be positive"):
+    with pytest.raises(ValueError, match=r"side_px.* must be positive"):
         regular_grid(100, 100, side)
 
 
@@ -111,3 +111,67 @@ def test_a_box_outside_the_image_has_no_mean() -> None:
 def test_the_whole_image_as_one_box(values: np.ndarray) -> None:
     mean = box_means(values, np.zeros(1), np.zeros(1), float(max(values.shape)))[0]
     assert mean == pytest.approx(values.mean())
+
+
+# ---- overlap, gaps, spots
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000), st.integers(1, 2000), SIDES, st.floats(0.25, 3))
+def test_a_stride_sets_tiles_apart(width: int, height: int, side: float, stride: float) -> None:
+    grid = regular_grid(width, height, side, stride)
+    if width < side or height < side:
+        assert len(grid) == 0
+        return
+    step = side * stride
+    np.testing.assert_allclose(grid.x_px, grid.column * step, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(grid.y_px, grid.row * step, rtol=0, atol=1e-6)
+    assert grid.x_px.max() + side <= width * (1 + 1e-12)
+    assert grid.y_px.max() + side <= height * (1 + 1e-12)
+    assert grid.x_px.max() + step + side > width * (1 - 1e-9)
+    assert grid.y_px.max() + step + side > height * (1 - 1e-9)
+    assert len(grid) == (grid.row.max() + 1) * (grid.column.max() + 1)
+    assert grid.tile_ids() == sorted(set(grid.tile_ids()))
+
+
+CENTERS = st.lists(st.tuples(st.floats(-200, 2200), st.floats(-200, 1700)), max_size=40)
+
+
+@given(CENTERS, st.floats(20, 500))
+def test_a_tile_about_a_spot_is_centred_on_it_and_inside(centers: list[tuple[float, float]], side: float) -> None:
+    xy = np.array(centers).reshape(-1, 2)
+    grid, spot = spot_grid(xy, 2000, 1500, side)
+    np.testing.assert_allclose(np.stack([grid.x_px, grid.y_px], 1) + side / 2, xy[spot], rtol=0, atol=1e-9)
+    half = side / 2
+    fits = [i for i, (x, y) in enumerate(centers) if half <= x <= 2000 - half and half <= y <= 1500 - half]
+    # At the very edge, the last bit decides.
+    clear = [
+        i for i in fits if half + 1e-6 < xy[i, 0] < 2000 - half - 1e-6 and half + 1e-6 < xy[i, 1] < 1500 - half - 1e-6
+    ]
+    assert (
+        set(clear)
+        <= set(spot.tolist())
+        <= {*fits, *np.flatnonzero(np.isclose(xy, half).any(1) | np.isclose(xy, [2000 - half, 1500 - half]).any(1))}
+    )
+    assert len(set(spot.tolist())) == len(spot)
+    order = list(zip(grid.y_px.tolist(), grid.x_px.tolist(), strict=True))
+    assert order == sorted(order)
+    ids = grid.tile_ids()
+    assert ids == sorted(set(ids))
+    back = Grid.of_tile_ids(ids, grid.x_px, grid.y_px, side)
+    assert back.tile_ids() == ids
+
+
+def test_the_id_of_a_tile_about_a_spot() -> None:
+    grid, _ = spot_grid(np.array([[50.0, 50.0]]), 100, 100, 10.0)
+    assert grid.tile_ids() == ["s00000"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(CENTERS, st.floats(50, 400))
+def test_the_share_under_tiles_counts_overlaps_once(centers: list[tuple[float, float]], side: float) -> None:
+    grid, _ = spot_grid(np.array(centers).reshape(-1, 2), 2000, 1500, side)
+    truth = np.zeros((1500, 2000), bool)
+    for x, y in zip(grid.x_px, grid.y_px, strict=True):
+        truth[round(y) : round(y + side), round(x) : round(x + side)] = True
+    assert union_share(grid, 2000, 1500) == pytest.approx(truth.mean(), abs=0.002 * max(1, len(grid)))

@@ -43,9 +43,13 @@ def test_tiles_are_kept_by_their_share_of_tissue(drawn_slide: Path) -> None:
     """Tissue was drawn from (400, 300) to (1200, 900); the mask may be a pixel of 16 off on each side."""
     with open_slide(drawn_slide) as slide:
         every = tile(slide, min_tissue=0.0)
-        for x, y, fraction in zip(*(every.table[c].to_numpy() for c in ("x_px", "y_px", "tissue_fraction")), strict=True):
+        for x, y, fraction in zip(
+            *(every.table[c].to_numpy() for c in ("x_px", "y_px", "tissue_fraction")), strict=True
+        ):
             shares = [
-                max(0, min(x + 224, 1200 + d) - max(x, 400 - d)) * max(0, min(y + 224, 900 + d) - max(y, 300 - d)) / 224**2
+                max(0, min(x + 224, 1200 + d) - max(x, 400 - d))
+                * max(0, min(y + 224, 900 + d) - max(y, 300 - d))
+                / 224**2
                 for d in (-24, 24)
             ]
             assert shares[0] <= fraction <= shares[1]
@@ -61,7 +65,9 @@ def test_blank_glass_is_an_error_that_names_the_slide(slide_of: Callable[..., Pa
     for i, colour in enumerate([(242, 242, 242), (225, 215, 190)]):
         blank = np.broadcast_to(np.array(colour, np.uint8), (1200, 1600, 3))
         with open_slide(slide_of(f"blank{i}.tif", np.ascontiguousarray(blank))) as slide:
-            with pytest.raises(TissueError, match=f"^blank{i}: no tissue found: none of 35 tiles is at least 25%") as error:
+            with pytest.raises(
+                TissueError, match=f"^blank{i}: no tissue found: none of 35 tiles is at least 25%"
+            ) as error:
                 tile(slide)
             with pytest.raises(TissueError, match="no tissue found"):
                 tile(slide, min_tissue=0.0)
@@ -70,7 +76,9 @@ def test_blank_glass_is_an_error_that_names_the_slide(slide_of: Callable[..., Pa
 
 def test_a_scan_smaller_than_a_tile_is_an_error_that_names_it(slide_of: Callable[..., Path]) -> None:
     with open_slide(slide_of("tiny.tif", tissue_image(223, 500))) as slide:
-        with pytest.raises(TissueError, match="^tiny: 500 by 223 pixels is smaller than one tile of 112 µm; check its mpp"):
+        with pytest.raises(
+            TissueError, match=r"^tiny: 500 by 223 pixels is smaller than one tile of 112 µm; check its mpp"
+        ):
             tile(slide)
 
 
@@ -147,7 +155,7 @@ def test_a_damaged_grid_is_made_again(store: Store, drawn_slide: Path) -> None:
 
 def test_a_slide_without_tissue_stores_no_grid(store: Store, slide_of: Callable[..., Path]) -> None:
     row = Registry(store).add(slide_of("blank.tif", np.full((600, 600, 3), 242, np.uint8)), slide_id="mine")
-    with pytest.raises(TissueError, match="^mine: no tissue found"):
+    with pytest.raises(TissueError, match=r"^mine: no tissue found"):
         store_tiles(store, row, TileParameters())
     assert store.slide_ids(TILE_GRIDS.name) == []
 

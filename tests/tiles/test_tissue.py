@@ -1,5 +1,6 @@
 """The tissue mask: True where tissue was drawn, and nowhere on glass, whatever its colour."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from scipy import ndimage
 
 from stpath_assets.slides import open_slide
-from stpath_assets.tiles.tissue import TissueParameters, glass_colour, mask_of_image, optical_density, tissue_mask
+from stpath_assets.tiles.tissue import (
+    TissueParameters,
+    glass_colour,
+    mask_of_image,
+    optical_density,
+    tissue_mask,
+)
 from tests.conftest import tissue_image, write_tiff
 
 
@@ -42,7 +49,7 @@ def textured(image: npt.NDArray[np.uint8], seed: int = 0) -> npt.NDArray[np.uint
     """Tissue in the middle half of an image that has the mask's scale."""
     out = image.copy()
     rng = np.random.default_rng(seed)
-    out[40:110, 50:150] = (190, 120, 170) + rng.integers(-30, 30, (70, 100, 1))
+    out[40:110, 50:150] = np.array([190, 120, 170]) + rng.integers(-30, 30, (70, 100, 1))
     return out
 
 
@@ -56,6 +63,11 @@ COLOURS = [(242, 242, 242), (255, 255, 255), (225, 215, 190), (200, 210, 230), (
 def test_blank_glass_of_any_colour_has_no_tissue(colour: tuple[int, int, int]) -> None:
     assert not mask_of_image(glass(colour)).any()
     assert not mask_of_image(glass(colour, noise=0)).any()
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_grainy_glass_of_any_colour_has_no_tissue(colour: tuple[int, int, int]) -> None:
+    assert not mask_of_image(glass(colour, noise=5)).any()
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -125,5 +137,5 @@ def test_optical_density_is_zero_on_glass_and_one_at_a_tenth() -> None:
 
 
 def test_every_parameter_is_a_fact() -> None:
-    assert len(TissueParameters().facts()) == 6
+    assert set(TissueParameters().facts()) == {f"tissue_{f.name}" for f in fields(TissueParameters)}
     assert TissueParameters(min_texture=6.0).facts()["tissue_min_texture"] == 6.0

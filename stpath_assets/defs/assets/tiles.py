@@ -1,16 +1,26 @@
 """The `tile_grids` asset: the tissue of a slide and the tiles over it."""
 
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
 
 from stpath_assets import figures
 from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
+from stpath_assets.errors import SpotsError
+from stpath_assets.evaluation import Spots, read_spots
 from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered
 from stpath_assets.storage import Store
 from stpath_assets.tables import TILE_GRIDS
-from stpath_assets.tiles import TileParameters, Tiles, store_tiles
-from stpath_assets.tiles.tiling import CODE_VERSION, covered
+from stpath_assets.tiles import TileParameters, store_tiles
+from stpath_assets.tiles.tiling import CODE_VERSION, overlay_path, tile_numbers
 
 COVERAGE = "covers_part_of_the_slide"
+LOST = "few_tiles_lost"
+
+MAX_TISSUE = 0.98
+"""Share of a scan that is tissue from which on the mask has most likely taken the glass for it."""
 
 
 @per_slide(
@@ -23,8 +33,13 @@ COVERAGE = "covers_part_of_the_slide"
         dg.AssetCheckSpec(
             COVERAGE,
             asset="tile_grids",
-            description="Tiles cover some, but not all of the slide: a mask that takes everything has most likely failed.",
-        )
+            description="The tissue mask covers some, but not all of the slide: one that takes all has most likely failed.",
+        ),
+        dg.AssetCheckSpec(
+            LOST,
+            asset="tile_grids",
+            description="The quality filter dropped no more of the tiles with tissue than `max_lost`.",
+        ),
     ],
 )
 def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
@@ -32,21 +47,25 @@ def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Set
     store = Store(settings.home)
     with one_line_failures():
         row = live_slide(settings, context.partition_key)
-        made = store_tiles(store, row, TileParameters(min_tissue=settings.min_tissue))
-        with row.open() as slide:
-            tiles = Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id))
-            grid, share = tiles.grid, covered(tiles)
-            overlay = figures.grid_overlay(
-                slide.thumbnail(840), (row.width_px, row.height_px), grid.x_px, grid.y_px, grid.side_px
-            )
-    metadata = {
-        "tiles": len(tiles),
-        "side_px": grid.side_px,
-        "enlargement": tiles.enlargement,
-        "covered": share,
-        "overlay": picture(figures.small_jpeg(overlay, 640), "tiles kept"),
-    }
-    check = dg.AssetCheckResult(
-        passed=0 < share < 1, check_name=COVERAGE, severity=dg.AssetCheckSeverity.WARN, metadata={"covered": share}
-    )
-    return result(context, settings, TILE_GRIDS, made, metadata, [check])
+        made = store_tiles(store, row, TileParameters.of(settings), _spots(row, settings))
+        numbers = tile_numbers(store, row)
+        overlay = figures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
+    metadata = {**numbers, "overlay": picture(overlay, "tiles kept and dropped")}
+    checks = [
+        _check(COVERAGE, 0 < numbers["tissue_share"] < MAX_TISSUE, {"tissue_share": numbers["tissue_share"]}),
+        _check(LOST, numbers["lost"] <= settings.max_lost, {"lost": numbers["lost"], "max_lost": settings.max_lost}),
+    ]
+    return result(context, settings, TILE_GRIDS, made, metadata, checks)
+
+
+def _check(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, check_name=name, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+
+
+def _spots(row: Registered, settings: Settings) -> Spots | None:
+    """The spots that tiles are to be centred on, or None for a regular grid."""
+    if settings.grid == "regular":
+        return None
+    if row.spots_uri is None:
+        raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
+    return read_spots(Path(row.spots_uri))

@@ -1,0 +1,120 @@
+"""Panels: the genes to predict, as they are named on the command line and in the settings.
+
+Whether the weights know a gene is for `vocabulary` to say; reading measured expression is in `evaluation`.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stpath_assets.errors import SettingsError
+from stpath_assets.settings import split_genes
+
+if TYPE_CHECKING:
+    from stpath_assets.evaluation.spots import Spots
+    from stpath_assets.prediction.vocabulary import Vocabulary
+
+_TOP = re.compile(r"top(\d+):(.+)", re.IGNORECASE)
+_LISTS = (".txt", ".json")
+
+MIN_SHARE = 0.1
+"""Share of a sample's spots that must have counted a gene for it to be among the most variable."""
+
+
+def read_panel(text: str, vocabulary: "Callable[[], Vocabulary]") -> list[str] | None:
+    """The genes of a panel; None is every gene that the weights know.
+
+    - `all`
+    - `EPCAM,ERBB2`: symbols or Ensembl ids, comma-separated
+    - a path ending in .txt (genes by line, space or comma, `#` begins a comment) or .json (a list of genes, or HEST's
+      `{"genes": […]}`): its genes
+    - `top50:PATH`, or another number: of a .txt or .json its first 50 genes; of measured expression (any form that
+      `evaluation.read_spots` takes) its 50 most variable genes, see `most_variable`
+
+    `vocabulary` is called only where genes must be chosen. Raises `SettingsError` for a panel that is empty, unreadable, or
+    smaller than asked for, `SpotsError` for measured expression that cannot be read.
+    """
+    text = text.strip()
+    if text.casefold() == "all":
+        return None
+    if top := _TOP.fullmatch(text):
+        return _top(int(top[1]), Path(top[2].strip()).expanduser(), vocabulary)
+    if text.casefold().endswith(_LISTS):
+        return _listed(Path(text).expanduser())
+    return split_genes(text)
+
+
+def most_variable(spots: "Spots", k: int, vocabulary: "Vocabulary") -> list[str]:
+    """The k genes whose log1p counts have the largest variance over a sample's spots, the largest first, ties by symbol.
+
+    Candidates are genes counted in at least 10 % of the spots, as for HEST's panels (Jaume et al., NeurIPS 2024), and
+    known to the weights, each column once. HEST ranks them by scanpy's normalised dispersion; here it is the variance
+    itself, so that the choice needs no binning of means. Raises `SettingsError` where fewer than k are left.
+    """
+    n = len(spots.spot_ids)
+    logs = spots.counts.astype(np.float64)
+    logs.data = np.log1p(logs.data)
+    mean = np.asarray(logs.mean(axis=0)).ravel()
+    variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
+    counted = np.diff(logs.indptr) >= MIN_SHARE * n
+    columns: set[int] = set()
+    chosen: list[str] = []
+    # Rounded, so that sums taken in another order do not tell ties apart.
+    for i in np.lexsort((np.array(spots.genes), -variance.round(12))):
+        column = vocabulary.find(spots.genes[i]) if counted[i] else None
+        if column is not None and column not in columns:
+            columns.add(column)
+            chosen.append(spots.genes[i])
+        if len(chosen) == k:
+            return chosen
+    raise SettingsError(
+        f"only {len(chosen)} genes are counted in 10 % of the spots and known to the weights, not {k}; ask for fewer"
+    )
+
+
+def _top(k: int, path: Path, vocabulary: "Callable[[], Vocabulary]") -> list[str]:
+    if k < 1:
+        raise SettingsError(f"top{k}: asks for no gene; give a number from 1")
+    if path.name.casefold().endswith(_LISTS):
+        genes = _listed(path)
+        if len(genes) < k:
+            raise SettingsError(f"{path}: has {len(genes)} genes, not {k}; ask for fewer")
+        return genes[:k]
+    from stpath_assets.evaluation.spots import read_spots
+
+    spots = read_spots(path)
+    try:
+        return most_variable(spots, k, vocabulary())
+    except SettingsError as e:
+        raise SettingsError(f"{path}: {e}") from e
+
+
+def _listed(path: Path) -> list[str]:
+    """The genes of a .txt or .json file, in its order, each once."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"{path}: cannot be read as a list of genes ({reason}); check the path") from e
+    if path.suffix.casefold() == ".json":
+        genes = _from_json(path, text)
+    else:
+        genes = [g for line in text.splitlines() for g in re.split(r"[\s,]+", line.partition("#")[0]) if g]
+    if not genes:
+        raise SettingsError(f"{path}: names no gene; put one on each line")
+    return list(dict.fromkeys(genes))
+
+
+def _from_json(path: Path, text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except ValueError as e:
+        raise SettingsError(f"{path}: is not JSON ({e}); correct it") from e
+    genes = value.get("genes") if isinstance(value, dict) else value
+    if not isinstance(genes, list) or not all(isinstance(g, str) for g in genes):
+        raise SettingsError(f'{path}: must be a list of gene symbols or {{"genes": [...]}}; correct it')
+    return [g.strip() for g in genes if g.strip()]

@@ -1,0 +1,207 @@
+"""Pixels of one level of a TIFF, decoded compressed block by compressed block (its tiles or strips).
+
+Made for many threads and neighbouring boxes: a block that several boxes share is decoded about once, and the
+blocks that are kept are bounded in memory. A damaged block is an error that says where it lies, never a colour.
+Which level is read, and what the user is told, belongs in `slide`.
+"""
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+CACHE_BYTES = 256 * 2**20
+"""Most bytes of decoded blocks that are kept of a scan: three rows of blocks of 256 that are 100,000 pixels wide."""
+
+_FIRST_BYTES = (
+    32 * 2**20
+)  # fresh memory costs as much as decoding into it, so that a cache is no larger than it must be
+
+_STRIP_BYTES = 2**20
+# Values of the tags Compression (259) and PhotometricInterpretation (262).
+_NONE, _JPEG, _APERIO_YCBCR = 1, (6, 7), 33003
+_COLOUR_CODECS = (*_JPEG, _APERIO_YCBCR, 33004, 33005, 34712)  # whose decoders hand out RGB, or are seen to here
+_RGB, _YCBCR = 2, 6
+_END_OF_JPEG = b"\xff\xd9"
+_GLASS = 255
+
+Block = npt.NDArray[np.uint8]
+
+
+class BlockError(Exception):
+    """A compressed block that cannot be decoded. `x`, `y`: its corner in the level's own pixels."""
+
+    def __init__(self, x: int, y: int, reason: str) -> None:
+        super().__init__(f"block at x={x}, y={y} of the level: {reason}")
+        self.x, self.y, self.reason = x, y, reason
+
+
+class BlockCache:
+    """Decoded blocks of one scan, the least recently used dropped beyond a limit.
+
+    The limit doubles, up to `most` bytes, when a block is wanted that was dropped. Threads that want the same
+    block wait for the first of them, which decodes it. `decoded` counts decodes.
+    """
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self.decoded = 0
+        self._most, self._limit, self._bytes = most, min(most, _FIRST_BYTES), 0
+        self._blocks: OrderedDict[object, Future[Block]] = OrderedDict()
+        self._dropped: set[object] = set()
+        self._lock = Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of decoded blocks are held."""
+        return self._bytes
+
+    def get(self, key: object, decode: Callable[[], Block]) -> Block:
+        """The block of a key, decoded where it is not held. What `decode` raises is raised to all who wait for it."""
+        with self._lock:
+            held = self._blocks.get(key)
+            if held is None:
+                mine = self._blocks[key] = Future[Block]()
+                self.decoded += 1
+                self._grow_for(key)
+            else:
+                self._blocks.move_to_end(key)
+        if held is not None:
+            return held.result()
+        try:
+            block = decode()
+        except BaseException as e:
+            with self._lock:
+                del self._blocks[key]
+            mine.set_exception(e)
+            raise
+        mine.set_result(block)
+        with self._lock:
+            self._bytes += block.nbytes
+            self._drop()
+        return block
+
+    def _grow_for(self, key: object) -> None:
+        if key in self._dropped:
+            self._limit = min(2 * self._limit, self._most)
+            self._dropped.clear()  # one look back too far is one step, not one for each of its blocks
+
+    def _drop(self) -> None:
+        while self._bytes > self._limit:
+            # Those that are being decoded are not counted yet.
+            key = next(k for k, block in self._blocks.items() if block.done())
+            self._bytes -= self._blocks.pop(key).result().nbytes
+            self._dropped.add(key)
+
+
+class BlockLevel:
+    """A level of a TIFF: `page` is tifffile's page of 8-bit RGB, tiled or in strips; levels of a scan share a cache.
+
+    Safe to be read from many threads. Blocks that the file declares never scanned (offset and size 0, as
+    Philips writes them) are glass, 255. Raises `ValueError` for pixels of another kind, or too few blocks.
+    """
+
+    def __init__(self, page: Any, cache: BlockCache | None = None) -> None:
+        frame = page.keyframe
+        if frame.dtype != np.uint8 or frame.samplesperpixel != 3 or frame.planarconfig != 1 or frame.imagedepth != 1:
+            raise ValueError("pixels are not interleaved 8-bit RGB")
+        self._compression = int(frame.compression)
+        if frame.photometric != _RGB and (frame.photometric != _YCBCR or self._compression not in _COLOUR_CODECS):
+            raise ValueError(f"colours are {frame.photometric!r}, not RGB")
+        self.cache = BlockCache() if cache is None else cache
+        self.width, self.height = int(frame.imagewidth), int(frame.imagelength)
+        self.block_width = int(frame.tilewidth) if frame.is_tiled else self.width
+        self.block_height = int(frame.tilelength) if frame.is_tiled else min(int(frame.rowsperstrip), self.height)
+        self._offsets, self._sizes = list(page.dataoffsets), list(page.databytecounts)
+        self._file, self._decoder = page.parent.filehandle, frame.decode
+        self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        self._is_plain = not frame.is_tiled and self._compression == _NONE and frame.predictor == frame.fillorder == 1
+        if self._is_plain:
+            self._split_strips()
+        self._columns, rows = math.ceil(self.width / self.block_width), math.ceil(self.height / self.block_height)
+        if min(len(self._offsets), len(self._sizes)) < self._columns * rows:
+            raise ValueError(f"{len(self._offsets)} blocks of {self._columns * rows}: the header is damaged")
+        self._file.set_lock(True)
+        self._checks_end = self._compression in _JPEG and page.jpegheader is None and self._first_has_an_end()
+
+    def read(self, x: int, y: int, width: int, height: int) -> Block:
+        """The pixels of a box that lies inside the level, in its own pixels: (height, width, 3) uint8 RGB.
+
+        Raises `BlockError` for the first block, in row-major order, that cannot be decoded.
+        """
+        if not (0 <= x <= x + width <= self.width and 0 <= y <= y + height <= self.height):
+            raise ValueError(f"box ({x}, {y}, {width}, {height}) leaves {self.width} by {self.height} pixels")
+        out = np.empty((height, width, 3), np.uint8)
+        for index, left, top in self.blocks_of(x, y, width, height):
+            block = self.cache.get((id(self), index), lambda i=index, at=(left, top): self._decode(i, *at))  # type: ignore[misc]
+            x0, y0 = max(x, left), max(y, top)
+            x1, y1 = min(x + width, left + self.block_width), min(y + height, top + self.block_height)
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def blocks_of(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int]]:
+        """Index, left and top edge of each block that a box touches, row-major."""
+        if width and height:
+            for row in range(y // self.block_height, (y + height - 1) // self.block_height + 1):
+                for column in range(x // self.block_width, (x + width - 1) // self.block_width + 1):
+                    yield row * self._columns + column, column * self.block_width, row * self.block_height
+
+    def compressed(self, index: int) -> bytes:
+        """The bytes of a block as they lie in the file; fewer than its header says where the file ends."""
+        offset, size = self._offsets[index], self._sizes[index]
+        if self._file.is_file and hasattr(os, "pread"):  # keeps no position, so that threads read side by side
+            return os.pread(self._file.fileno(), size, offset)
+        with self._file.lock:
+            self._file.seek(offset)
+            return bytes(self._file.read(size))
+
+    def _decode(self, index: int, left: int, top: int) -> Block:
+        wanted = (min(self.block_height, self.height - top), min(self.block_width, self.width - left))
+        if self._offsets[index] == self._sizes[index] == 0:
+            return np.full((*wanted, 3), _GLASS, np.uint8)
+        try:
+            data = self.compressed(index)
+            if len(data) < self._sizes[index]:
+                raise EOFError("the file ends within it")
+            if self._checks_end and _END_OF_JPEG not in data:
+                # libjpeg paints what is missing grey, and says nothing.
+                raise EOFError("its JPEG data stop early")
+            block = self._pixels(data, index, wanted)
+            if block.shape[0] < wanted[0] or block.shape[1] < wanted[1] or block.shape[2:] != (3,):
+                raise ValueError(f"holds {block.shape[1]} by {block.shape[0]} pixels, not {wanted[1]} by {wanted[0]}")
+        except Exception as e:  # codecs raise types of their own
+            raise BlockError(left, top, f"{type(e).__name__}: {' '.join(str(e).split())[:120]}") from e
+        return block
+
+    def _pixels(self, data: bytes, index: int, wanted: tuple[int, int]) -> Block:
+        if self._is_plain:
+            return np.frombuffer(data, np.uint8, math.prod(wanted) * 3).reshape(*wanted, 3)
+        decoded = self._decoder(data, index, **self._tables)[0][0]
+        if self._compression == _APERIO_YCBCR:  # its JPEG 2000 does not say so itself; tifffile leaves it as it is
+            return np.asarray(Image.fromarray(decoded, "YCbCr").convert("RGB"))
+        return np.asarray(decoded)
+
+    def _split_strips(self) -> None:
+        """Uncompressed strips can be read in part: ImageJ writes a whole image as one."""
+        row_bytes = self.width * 3
+        rows = max(1, min(self.block_height, _STRIP_BYTES // row_bytes))
+        offsets, sizes = [], []
+        for strip, offset in enumerate(self._offsets):
+            in_strip = min(self.block_height, self.height - strip * self.block_height)
+            if self._sizes[strip] < in_strip * row_bytes or (in_strip % rows and strip + 1 < len(self._offsets)):
+                return
+            for first in range(0, in_strip, rows):
+                offsets.append(offset + first * row_bytes)
+                sizes.append(min(rows, in_strip - first) * row_bytes)
+        self._offsets, self._sizes, self.block_height = offsets, sizes, rows
+
+    def _first_has_an_end(self) -> bool:
+        """Whether this writer ends its JPEG data as the format asks; what one block lacks must then be damage."""
+        first = next((i for i, size in enumerate(self._sizes) if size), None)
+        return first is not None and _END_OF_JPEG in self.compressed(first)

@@ -1,0 +1,210 @@
+"""Scans that are no TIFF, or a TIFF dialect that tiffslide does not read: by OpenSlide, and PNG and JPEG by Pillow.
+
+OpenSlide reads MIRAX (.mrxs), Hamamatsu VMS, Ventana BIF, Trestle, Sakura, Zeiss and DICOM whole-slide images.
+"""
+
+import configparser
+import struct
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from stpath_assets.errors import SlideError
+from stpath_assets.slides.backends import plainly, vendor_of
+from stpath_assets.slides.scale import power_of
+from stpath_assets.slides.source import Source
+from stpath_assets.slides.tiff import check_tiff
+
+MAX_IMAGE_PX = 1 << 29
+"""Largest PNG or JPEG, pixels: it is decoded as a whole, into 1.5 GiB here."""
+
+MAX_PX_PER_BYTE = 400
+"""Neither a PNG nor a baseline JPEG can hold more pixels a byte: deflate ends at 1032 bytes a byte, 344 RGB pixels."""
+
+_PNG_RGB8 = (8, 2)  # bit depth and colour type of the header
+_PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with an alpha channel"}
+
+
+def detected(path: Path) -> str | None:
+    """OpenSlide's name of a file's format, or None where it knows none, or is not there."""
+    try:
+        import openslide
+    except (ImportError, OSError):  # no wheel for this platform
+        return None
+    format_: str | None = openslide.OpenSlide.detect_format(str(path))
+    return format_
+
+
+class OpenSlideBackend:
+    """A scan that OpenSlide reads. See `backends.Backend`.
+
+    What was never scanned, which some formats leave out, has the scan's background colour. Boxes of a level
+    whose downsample is no whole number are read with OpenSlide's own rounding, less than a pixel of the level.
+    """
+
+    name = "openslide"
+
+    def __init__(self, source: Source) -> None:
+        """Raises `SlideError` where OpenSlide cannot open the scan, or parts of it are missing."""
+        import openslide
+
+        self._path, self._name = source.local(), source.name
+        check_tiff(source.name, self._path)
+        self._slide: Any = self._opened()
+        try:
+            p = self._slide.properties
+            self.level_dimensions = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
+            self.level_downsamples = tuple(map(float, self._slide.level_downsamples))
+            self.mpp: tuple[float, float] | None = None
+            with suppress(KeyError, ValueError):
+                self.mpp = float(p[openslide.PROPERTY_NAME_MPP_X]), float(p[openslide.PROPERTY_NAME_MPP_Y])
+            self.objective_power = power_of(p.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+            self.vendor = vendor_of(p.get(openslide.PROPERTY_NAME_VENDOR))
+            self._background = _colour(p.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
+            self.files: Sequence[Path] = files_of(self._path, self.vendor, p.get("dicom.SeriesInstanceUID"))
+            for level, (width, height) in enumerate(self.level_dimensions):
+                self._probe(level, width - 1, height - 1)
+        except BaseException:
+            self.close()
+            raise
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """See `backends.Backend`."""
+        import openslide
+
+        downsample = self.level_downsamples[level]
+        box = (round(x * downsample), round(y * downsample)), level, (width, height)
+        try:
+            region = self._slide.read_region(*box)
+        except openslide.OpenSlideError:
+            # After an error OpenSlide answers nothing any more, so that this one may be another thread's. The old
+            # handle closes itself once no thread uses it.
+            fresh = self._opened()
+            try:
+                region = fresh.read_region(*box)
+            except openslide.OpenSlideError:
+                self._slide = self._opened()
+                raise
+            self._slide = fresh
+        if region.getextrema()[3] == (255, 255):
+            return np.asarray(region.convert("RGB"))
+        whole = Image.new("RGB", region.size, self._background)
+        whole.paste(region, mask=region)
+        return np.asarray(whole)
+
+    def close(self) -> None:
+        """Closes the scan."""
+        self._slide.close()
+
+    def _opened(self) -> Any:
+        import openslide
+
+        try:
+            return openslide.OpenSlide(str(self._path))
+        except openslide.OpenSlideError as e:
+            raise SlideError(
+                f"{self._name}: is not a slide that can be read ({plainly(e)}); "
+                "copy it again, with all the files that belong to it"
+            ) from None
+
+    def _probe(self, level: int, x: int, y: int) -> None:
+        """Most formats keep pixels in files that opening does not look at."""
+        try:
+            self.read_level(level, x, y, 1, 1)
+        except Exception as e:
+            raise SlideError(
+                f"{self._name}: level {level} cannot be read ({plainly(e)}); it is damaged or a file of it "
+                "is missing, copy it again"
+            ) from e
+
+
+def files_of(path: Path, vendor: str | None, dicom_series: str | None = None) -> tuple[Path, ...]:
+    """Every file that a scan consists of: some formats keep pixels beside the file that is opened."""
+    others: list[Path] = []
+    if vendor == "mirax":
+        others = [f for f in path.with_suffix("").iterdir() if f.is_file()]
+    elif vendor == "hamamatsu" and path.suffix.lower() in (".vms", ".vmu"):
+        keys = configparser.RawConfigParser(strict=False)
+        keys.read_string(path.read_bytes().decode("latin-1"))
+        named = {Path(v).name for s in keys.sections() for v in keys[s].values() if v}
+        others = [path.parent / n for n in named if (path.parent / n).is_file()]
+    elif vendor == "dicom" and dicom_series:
+        uid = dicom_series.encode() + b"\0" * (len(dicom_series) % 2)
+        element = b"\x20\0\x0e\0UI" + struct.pack("<H", len(uid)) + uid  # (0020,000E), explicit little endian
+        others = [f for f in path.parent.iterdir() if f.is_file() and f != path and _starts_with_dicom(f, element)]
+    return (path, *sorted(others))
+
+
+def _starts_with_dicom(path: Path, element: bytes) -> bool:
+    with closing(path.open("rb")) as f:
+        return f.read(132)[128:] == b"DICM" and element in f.read(1 << 20)
+
+
+def _colour(text: str | None) -> tuple[int, int, int]:
+    """A colour in hexadecimal, white where there is none."""
+    try:
+        red, green, blue = bytes.fromhex(text or "ffffff")
+    except ValueError:
+        return 255, 255, 255
+    return red, green, blue
+
+
+class ImageBackend:
+    """A PNG or JPEG, decoded as a whole on opening; it says no scale that could be believed. See `backends.Backend`."""
+
+    name = "image"
+    mpp: tuple[float, float] | None = None
+    objective_power: float | None = None
+    vendor: str | None = None
+
+    def __init__(self, source: Source) -> None:
+        """Raises `SlideError` for pixels other than 8-bit RGB, for more of them than the file can hold, and truncated files."""
+        path = source.local()
+        try:
+            # By its own class: Image.open refuses by size what is well within a scan's.
+            with _plugin(path)(path) as image:
+                _check_image(source.name, path, image)
+                self._pixels = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as e:
+            raise SlideError(f"{source.name}: is truncated or damaged ({plainly(e)}); copy it again") from e
+        height, width = self._pixels.shape[:2]
+        self.level_dimensions: tuple[tuple[int, int], ...] = ((width, height),)
+        self.level_downsamples: tuple[float, ...] = (1.0,)
+        self.files: Sequence[Path] = () if source.is_remote else (path,)
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """See `backends.Backend`."""
+        return np.array(self._pixels[y : y + height, x : x + width])
+
+    def close(self) -> None:
+        """Lets go of the pixels."""
+        self._pixels = np.empty((0, 0, 3), np.uint8)
+
+
+def _plugin(path: Path) -> type[ImageFile.ImageFile]:
+    with path.open("rb") as f:
+        return PngImagePlugin.PngImageFile if f.read(1) == b"\x89" else JpegImagePlugin.JpegImageFile
+
+
+def _check_image(name: str, path: Path, image: ImageFile.ImageFile) -> None:
+    kind = f"{image.mode}"
+    rgb = image.mode == "RGB"
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        # Pillow gives 16-bit RGB as 8-bit without a word.
+        depth, colour = path.open("rb").read(26)[24:]
+        rgb, kind = (depth, colour) == _PNG_RGB8, f"{depth}-bit {_PNG_KINDS.get(colour, 'of unknown colours')}"
+    if not rgb:
+        kind = {"L": "greyscale", "YCCK": "CMYK"}.get(kind, kind)
+        raise SlideError(f"{name}: is {kind}; H&E scans are 8-bit RGB, convert it first")
+    width, height = image.size
+    if width * height > MAX_PX_PER_BYTE * path.stat().st_size:
+        raise SlideError(f"{name}: declares {width} by {height} pixels, more than its bytes can hold; it is damaged")
+    if width * height > MAX_IMAGE_PX:
+        raise SlideError(
+            f"{name}: {width} by {height} pixels are too many for one PNG or JPEG; convert it to a pyramidal TIFF"
+        )

@@ -1,0 +1,94 @@
+"""Which scale of a scan is believed: the file's or the user's, never a guess.
+
+Pure functions of numbers; how a file says its scale belongs in the backends. Scales are µm per pixel at level 0.
+"""
+
+import math
+
+from stpath_assets.errors import ScaleError
+
+MIN_MPP, MAX_MPP = 0.05, 5.0
+"""Scales outside are no microscope scan: 96 dpi, a viewer's default, reads as 264 µm per pixel."""
+
+MAX_CONTRADICTION = 0.05
+"""How far the user's scale may lie from the file's before it is worth a warning, relative."""
+
+SQUARE = 0.01
+"""How far the two sides of a pixel may differ, relative to the longer: then their mean is at most half of it off."""
+
+UM_TIMES_POWER = 10.0
+"""A scan through an N-times objective has about 10/N µm per pixel: 0.5 at 20x, 0.25 at 40x."""
+
+MAX_OFF_POWER = 1.6
+"""Factor that camera adapters put between objective and scale; the next objective is a factor 2 away."""
+
+
+def of_file(name: str, mpp: tuple[float, float] | None) -> tuple[float | None, str]:
+    """The file's scale, or None and why there is none that can be believed.
+
+    `mpp` is what the file says of its x and y, unchecked. Raises `ScaleError` where pixels are not square: a
+    tile would not be square either, and no scale given by hand would make it so.
+    """
+    if mpp is None:
+        return None, "the file does not say its scale (mpp)"
+    x, y = mpp
+    if not all(_is_microscopes(v) for v in mpp):
+        wrong = y if _is_microscopes(x) else x
+        return None, (
+            f"the file's scale, {wrong:.4g} µm per pixel, is no microscope's ({MIN_MPP:g} to {MAX_MPP:g}): "
+            "most likely a viewer's 72 or 96 dpi, not an mpp"
+        )
+    if abs(x - y) > SQUARE * max(x, y):
+        raise ScaleError(
+            f"{name}: pixels are not square, {x:.4g} by {y:.4g} µm; resample the scan to square pixels first"
+        )
+    return (x + y) / 2, ""
+
+
+def choose(name: str, given: float | None, in_file: float | None, complaint: str) -> tuple[float, str, list[str]]:
+    """The scale that is used, its source (`file` or `user`), and warnings.
+
+    What the user gives wins. Raises `ScaleError` where it is absurd, or where neither says any.
+    """
+    if given is not None:
+        if not _is_microscopes(given):
+            raise ScaleError(
+                f"{name}: --mpp {given:g} is no microscope's scale; give µm per pixel at level 0, {MIN_MPP:g} to {MAX_MPP:g}"
+            )
+        if in_file is not None and abs(given - in_file) > MAX_CONTRADICTION * in_file:
+            return given, "user", [
+                f"{name}: the given mpp {given:g} contradicts the file's {in_file:.4g}; the given one is used"
+            ]  # fmt: skip
+        return given, "user", []
+    if in_file is None:
+        raise ScaleError(
+            f"{name}: {complaint}; give µm per pixel at level 0 with --mpp (a 20x scan has about 0.5, a 40x about 0.25)"
+        )
+    return in_file, "file", []
+
+
+def against_objective(name: str, mpp: float, source: str, power: float | None) -> list[str]:
+    """A warning where the scale and the objective that the file names cannot both be right."""
+    if power is None:
+        return []
+    expected = UM_TIMES_POWER / power
+    if 1 / MAX_OFF_POWER <= mpp / expected <= MAX_OFF_POWER:
+        return []
+    whose = "the given" if source == "user" else "the file's"
+    return [
+        f"{name}: {whose} mpp {mpp:.4g} contradicts its {power:g}x objective, which has about {expected:.2g}; "
+        "check it, and give the right one with --mpp"
+    ]
+
+
+def power_of(value: object) -> float | None:
+    """A file's objective power, or None where it says nothing that an objective can be."""
+    try:
+        power = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return power if math.isfinite(power) and 1 <= power <= 150 else None
+
+
+def _is_microscopes(mpp: float) -> bool:
+    return math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP

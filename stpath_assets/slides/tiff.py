@@ -1,0 +1,171 @@
+"""TIFF scans: header facts by tiffslide, pixels block by block, no zarr.
+
+Every TIFF that is whole, tiled or in strips, and 8-bit RGB: SVS, NDPI, QPTIFF, generic and OME-TIFF. What is
+cut off, declares more than it holds, or has other pixels is refused on opening, by name.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+import tiffslide
+
+from stpath_assets.errors import SlideError
+from stpath_assets.slides.backends import UnsupportedDialect, vendor_of
+from stpath_assets.slides.blocks import BlockCache, BlockLevel
+from stpath_assets.slides.scale import power_of
+from stpath_assets.slides.source import Source
+
+MAX_SIDE_PX = 1 << 20
+"""No scan is longer: this is 26 cm at 0.25 µm per pixel, more than any glass."""
+
+MAX_BLOCK_BYTES = 1 << 30
+"""Largest tile or strip that is decoded, bytes: a file of kilobytes may declare one of any size."""
+
+_RGB, _YCBCR = 2, 6
+# JPEG and JPEG 2000, Aperio's included, whose YCbCr is turned into RGB on decoding.
+_COLOUR_CODECS = (6, 7, 33003, 33004, 33005, 34712)
+
+_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3}
+
+# tifffile logs what it thinks of a file; with no handler anywhere, Python would print that beside our own line.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class TiffBackend:
+    """A TIFF, local or over the network. See `backends.Backend`."""
+
+    name = "tiffslide"
+
+    def __init__(self, source: Source) -> None:
+        """Raises `SlideError` naming what is wrong, `UnsupportedDialect`, or anything that a parser raises."""
+        if source.is_remote and not source.can_seek():
+            source = Source(source.local())
+        self._file = source.open()
+        self._slide = None
+        try:
+            self._slide = tiffslide.TiffSlide(self._file, tifffile_options={"name": source.name})
+            tif = self._slide.ts_tifffile
+            _refuse_dialect(tif)
+            properties = self._slide.properties
+            series = tif.series[properties["tiffslide.series-index"]]
+            if "tiffslide.series-composition" in properties:
+                raise UnsupportedDialect("a scan of several areas")
+            pages = [level.keyframe for level in series.levels]
+            check_pixels(source.name, pages[0])
+            check_complete(source.name, source.size_bytes(), pages)
+            self.level_dimensions = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
+            self.level_downsamples = tuple(map(float, self._slide.level_downsamples))
+            self.mpp, self.objective_power = _scale_of(tif, properties)
+            self.vendor = vendor_of("philips" if tif.is_philips else properties.get("tiffslide.vendor"))
+            self.files: Sequence[Path] = () if source.is_remote else (source.path,)
+            cache = BlockCache()
+            self._levels = [BlockLevel(page, cache) for page in pages]
+        except BaseException:
+            self.close()
+            raise
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
+        """See `backends.Backend`."""
+        return self._levels[level].read(x, y, width, height)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._slide is not None:
+            self._slide.close()
+        self._file.close()
+
+
+def _refuse_dialect(tif: Any) -> None:
+    """What tiffslide opens but gives wrong pixels of."""
+    if tif.is_bif:
+        raise UnsupportedDialect("Ventana's tiles overlap")
+
+
+def check_pixels(name: str, page: Any) -> None:
+    """Raises `SlideError` for pixels other than 8-bit RGB, whatever compression holds them."""
+    photometric, compression = int(page.photometric), int(page.compression)
+    rgb = photometric == _RGB or (photometric == _YCBCR and compression in _COLOUR_CODECS)
+    if page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1 and rgb:
+        return
+    kind = {0: "greyscale", 1: "greyscale", 3: "palette", 5: "CMYK", 8: "CIELAB"}.get(photometric, "RGB")
+    if kind == "RGB":
+        kind = "RGB with an alpha channel" if page.samplesperpixel == 4 else kind
+        kind = "RGB in separate planes" if page.planarconfig != 1 else kind
+        kind = "YCbCr without JPEG" if photometric == _YCBCR else kind
+    raise SlideError(
+        f"{name}: is {kind}, {page.samplesperpixel} samples of {page.dtype} a pixel; H&E scans are 8-bit RGB, convert it first"
+    )
+
+
+def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
+    """Raises `SlideError` where a file has less than its header says.
+
+    A truncated file opens well, since its header is whole; what the header points to is not there.
+    """
+    for page in pages:
+        offsets, counts = page.dataoffsets, page.databytecounts
+        if max(page.imagewidth, page.imagelength) > MAX_SIDE_PX:
+            raise SlideError(
+                f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, which no scan has; it is damaged"
+            )
+        if len(offsets) == 0 or sum(counts) == 0:
+            raise SlideError(f"{name}: a level has no image data; copy or convert it again")
+        if len(offsets) != len(counts):  # the header itself is cut off
+            raise SlideError(f"{name}: is truncated within its header; copy it again")
+        needed = math.prod(page.chunked)
+        if len(offsets) < needed:
+            raise SlideError(
+                f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, but holds {len(offsets)} of their "
+                f"{needed} blocks; copy or convert it again"
+            )
+        # Uncompressed strips are read in part, and cannot hold more than the file.
+        if page.compression != 1 and math.prod(page.chunks) * page.dtype.itemsize > MAX_BLOCK_BYTES:
+            raise SlideError(
+                f"{name}: keeps {page.chunks[1]} by {page.chunks[0]} pixels in one block; convert it to a tiled TIFF"
+            )
+        end = max(o + n for o, n in zip(offsets, counts, strict=True))
+        if size is not None and end > size:
+            raise SlideError(f"{name}: is truncated: {size} bytes of at least {end}; copy it again")
+
+
+def _scale_of(tif: Any, properties: Any) -> tuple[tuple[float, float] | None, float | None]:
+    """µm per pixel (x, y) and objective power as the file states them; OME-XML is more exact than resolution tags."""
+    mpp, power = ome_scale(tif.ome_metadata) if tif.is_ome else (None, None)
+    if mpp is None:
+        with suppress(KeyError, TypeError, ValueError):
+            mpp = float(properties["tiffslide.mpp-x"]), float(properties["tiffslide.mpp-y"])
+    return mpp, power or power_of(properties.get("tiffslide.objective-power"))
+
+
+def ome_scale(xml: str) -> tuple[tuple[float, float] | None, float | None]:
+    """What OME-XML says of its first image: µm per pixel (x, y) and nominal magnification, each None where it does not.
+
+    Numbers and units alone are read (OME schema 2016-06).
+    """
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return None, None
+    pixels, objective = root.find("{*}Image/{*}Pixels"), root.find("{*}Instrument/{*}Objective")
+    mpp = None
+    if pixels is not None:
+        with suppress(KeyError, ValueError):
+            x, y = (
+                float(pixels.attrib[f"PhysicalSize{a}"]) * _UM[pixels.get(f"PhysicalSize{a}Unit", "µm")] for a in "XY"
+            )
+            mpp = x, y
+    return mpp, None if objective is None else power_of(objective.get("NominalMagnification"))
+
+
+def check_tiff(name: str, path: Path) -> None:
+    """`check_complete` of every page of a local TIFF that another backend reads; other files pass."""
+    with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
+        check_complete(name, path.stat().st_size, list(tif.pages))
