@@ -34,7 +34,7 @@ ORGAN, TECH = ("Breast", 5), ("Visium", 2)
 QUIET = 0.05
 """Share of the processors that other processes may take during a timed run; noisier runs are timed again."""
 
-_TRIES = 4  # times as many runs as are asked for, at most
+_TRIES = 2  # times as many runs as are asked for, at most
 
 
 def write_weights(folder: Path) -> None:

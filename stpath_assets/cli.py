@@ -194,7 +194,7 @@ def predict(
         model = ModelChoice.for_encoder(settings.encoder, settings)
         model.load_vocabulary().select(settings.panel)
         with listening(listen), open_slide(scan, mpp) as slide:
-            tiles = tile(slide, min_tissue=settings.min_tissue)
+            tiles = tile(slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter)
             features = embed(tiles, EncoderChoice.of(settings.encoder, settings), settings.batch_size)
             write_h5ad(predict_expression(features, organ, tech, settings.panel, model=model), Path(out))
     click.echo(f"{out}: {len(tiles)} tiles, {model.name}")

@@ -34,8 +34,8 @@ class QualityParameters:
     """What a tile must be to be kept; `drop` False measures all the same and drops none.
 
     `max_pen`, `max_blank`: largest shares of its area. `min_saturation`: least mean colour of its tissue; dust, shadows
-    and bubbles are grey. `min_focus`: least focus; 0.15 lies between tissue in focus (0.35 and more in what was measured)
-    and the same tissue blurred by a Gaussian of 6 µm (0.1).
+    and bubbles are grey. `min_focus`: least focus; 0.15 lies between tissue in focus (0.23 and more on three real sections)
+    and the same tissue blurred by a Gaussian of 6 µm (0.1; docs/tissue.md).
     """
 
     drop: bool = True
@@ -53,7 +53,7 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
     """The maps that `measure` averages, each (H, W) at the mask's scale.
 
     `image` is the scan at `FOCUS_MPP`, `small` (H, W, 3) the same at the mask's scale. Focus compares, within tissue, what
-    is finer than a Gaussian of 4 µm with what lies between 4 and 12 µm.
+    is finer than a Gaussian of 4 µm with what lies between 4 and 12 µm, two pixels and more inside tissue.
     """
     fine, coarse = _bands(image, layers.tissue.shape)
     light = np.minimum(small, layers.glass) / layers.glass
@@ -61,9 +61,11 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
     darkest = np.minimum(np.minimum(light[..., 0], light[..., 1]), light[..., 2])
     colour = np.where(brightest > 0, 1 - darkest / np.maximum(brightest, 1 / 255), 0)
     tissue = layers.tissue
+    # Without its outline: where tissue ends is detail too, and coarser than any in it.
+    within = ndimage.binary_erosion(tissue, iterations=2, border_value=1)
     return {
         "tissue": tissue, "pen": layers.pen, "blank": layers.blank,
-        "colour": colour * tissue, "fine": fine * tissue, "coarse": coarse * tissue,
+        "colour": colour * tissue, "fine": fine * within, "coarse": coarse * within,
     }  # fmt: skip
 
 

@@ -104,22 +104,23 @@ class Survey:
         keep = np.flatnonzero(self.reason == "")
         grid, n = self.candidates.take(keep), len(keep)
         half = grid.side_px / 2
-        measured = {k: pa.array(v[keep], from_pandas=True) for k, v in self.columns.items()}
+        columns = {
+            "x_px": grid.x_px,
+            "y_px": grid.y_px,
+            "center_x_px": grid.x_px + half,
+            "center_y_px": grid.y_px + half,
+            **{name: values[keep] for name, values in self.columns.items()},
+        }
+        # As lists: of arrays, pyarrow asks pandas whether they are its own, and to load it takes longer than all of this.
         return pa.table(
             {
-                "slide_id": pa.repeat(self.slide_id, n),
+                "slide_id": [self.slide_id] * n,
                 "tile_id": grid.tile_ids(),
-                "x_px": grid.x_px,
-                "y_px": grid.y_px,
-                "center_x_px": grid.x_px + half,
-                "center_y_px": grid.y_px + half,
-                "side_px": np.full(n, grid.side_px),
-                "tile_px": np.full(n, self.parameters.tile_px, np.int32),
-                "mpp": np.full(n, self.parameters.mpp),
-                **measured,
-                "spot_id": pa.array(
-                    [None] * n if self.spot_ids is None else [self.spot_ids[i] for i in keep], pa.string()
-                ),
+                "side_px": [grid.side_px] * n,
+                "tile_px": [self.parameters.tile_px] * n,
+                "mpp": [self.parameters.mpp] * n,
+                "spot_id": [None if self.spot_ids is None else self.spot_ids[i] for i in keep.tolist()],
+                **{name: [None if v != v else v for v in values.tolist()] for name, values in columns.items()},
             },
             schema=TILE_GRIDS.schema,
         )

@@ -33,19 +33,20 @@ _BLANK_DENSITY = 0.03
 class TissueParameters:
     """What the mask depends on beside the scan.
 
-    `mpp`: scale of the mask, µm per pixel. `min_density`, `max_density`: bounds of the threshold on optical
-    density (log10, the largest of the three channels), which Otsu's method chooses between them. `min_texture`: least local
-    standard deviation of grey values (0–255) around tissue at the upper threshold, proportionally less at a lower one.
-    `opaque_density`: what absorbs more is tissue without texture too. `max_gap_um`: gaps up to this width are closed, such
-    as those between the membranes of fat. `min_width_um`: what is thinner is a fibre or an edge. `max_hole_um2`,
-    `min_object_um2`: holes up to, and objects below this size are filled and dropped.
+    `mpp`: scale of the mask, µm per pixel. `min_density`, `max_density`: bounds of the threshold on optical density (log10,
+    the largest of the three channels), which Otsu's method chooses between them. `min_texture`: least local standard
+    deviation of grey values (0–255) around tissue at the upper threshold, proportionally less at a lower one.
+    `opaque_density`: what is coloured and absorbs more is tissue without texture too, such as what is out of focus.
+    `max_gap_um`: gaps up to this width are closed, such as those between the membranes of fat. `min_width_um`: what is
+    thinner is a fibre or an edge. `max_hole_um2`, `min_object_um2`: holes up to, and objects below this size are filled and
+    dropped.
     """
 
     mpp: float = 8.0
     min_density: float = 0.03
     max_density: float = 0.15
     min_texture: float = 5.0
-    opaque_density: float = 0.5
+    opaque_density: float = 0.3
     max_gap_um: float = 48.0
     min_width_um: float = 40.0
     max_hole_um2: float = 16_000.0
@@ -117,7 +118,7 @@ def _tissue(
     glass = deviation[density < threshold]
     noise = min(2.5 * float(np.median(glass)), p.min_texture) if glass.size else 0.0
     least = max(p.min_texture * threshold / p.max_density, noise, p.min_texture * 0.4)
-    sure = ((density > threshold) & (texture > least)) | (density > p.opaque_density)
+    sure = ((density > threshold) & (texture > least)) | ((density > p.opaque_density) & coloured)
     # Membranes of fat are thinner than the pixels here, and so pale. The rim of dense tissue is as pale and as textured, as
     # far as the windows above reach, and so is dirt, but that is grey.
     solid = ndimage.binary_opening(sure, iterations=max(1, round(p.min_width_um / 2 / p.mpp)))

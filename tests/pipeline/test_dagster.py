@@ -88,7 +88,7 @@ def test_metadata_is_small_and_shows_pictures_and_numbers(demo_home: Path) -> No
     assert "data:image/jpeg;base64," in thumbnail
     assert len(thumbnail) * 3 / 4 < 50_000
     assert sum(k.startswith("map_") for k in prediction) == 4
-    assert prediction["dagster/partition_row_count"].value == 200 * 95
+    assert prediction["dagster/partition_row_count"].value == 200 * 98
     assert metrics["mean_pearson_r"].value > 0.3
     assert metrics["n_spots"].value > 100
     assert "metrics are empty" in empty["notes"].value

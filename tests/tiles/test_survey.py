@@ -29,10 +29,16 @@ from tests.conftest import tissue_image, write_tiff
 BOX = (0, 0, 1120, 1568)  # five rows of seven tiles
 
 
+def out_of_focus(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Tissue at 0.5 µm/px of which only what is larger than 12 µm is seen."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((height, width, 1)), (24, 24, 0))
+    return (np.array([150, 80, 140]) + 25 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+
+
 def spoilt() -> npt.NDArray[np.uint8]:
     """Tissue of 5 x 7 tiles at 0.5 µm/px: the first two columns out of focus, the last under blue pen."""
     image = tissue_image(1344, 1792, box=BOX)
-    image[:1120, :448] = ndimage.gaussian_filter(image[:1120, :700].astype(np.float32), (16, 16, 0))[:, :448]
+    image[:1120, :480] = out_of_focus(1120, 480)
     image[:1120, 1344:1568] = (image[:1120, 1344:1568] * (0.15, 0.25, 0.7)).astype(np.uint8)
     return image
 
@@ -90,15 +96,16 @@ def test_what_was_dropped_is_stored_by_reason(store: Store, scan: Path) -> None:
     assert numbers["dropped_blurred"] == 10
     assert numbers["lost"] == pytest.approx(len(dropped) / summary["candidates"])
     assert 0.5 < numbers["tissue_share"] < 0.65
-    assert 0.05 < numbers["pen_share"] < 0.15
+    assert 0.1 < numbers["pen_share"] < 0.18
     assert any("10 blurred" in note for note in made.notes)
     assert store_tiles(store, row, TileParameters()).notes == made.notes, "and said of a grid that is up to date too"
 
 
 def test_where_all_tiles_are_bad_that_is_the_error_and_the_picture_is_there(store: Store, tmp_path: Path) -> None:
-    image = ndimage.gaussian_filter(tissue_image(900, 900, box=(100, 100, 800, 800)).astype(np.float32), (16, 16, 0))
-    # Blurred so far, only what is dense is tissue.
-    image = np.where(image < 235, image * 0.6, image).astype(np.uint8)
+    image = np.full((900, 900, 3), 242, np.uint8)
+    image[100:800, 100:800] = out_of_focus(700, 700)
+    # Its edge too: a sharp one would be detail.
+    image = ndimage.gaussian_filter(image.astype(np.float32), (24, 24, 0)).astype(np.uint8)
     row = Registry(store).add(write_tiff(tmp_path / "soft.tif", image))
     with pytest.raises(
         TissueError, match=r"^soft: all \d+ tiles of tissue were dropped: \d+ blurred; .*quality_filter off"
@@ -182,7 +189,7 @@ def test_registered_regions_are_part_of_what_a_grid_is_made_from(
     file.unlink()
     with pytest.raises(TissueError, match="regions cannot be read"):
         store_tiles(store, registry.get("drawn"), TileParameters())
-    with pytest.raises(SlideError, match=r"nothere\.geojson cannot be found; check --regions"):
+    with pytest.raises(SlideError, match=r"nothere\.geojson .*check --regions"):
         registry.add(drawn_slide, regions=tmp_path / "nothere.geojson")
     assert fewer > 0
 

@@ -39,6 +39,7 @@ def test_tiles_have_their_exact_physical_size(slide_of: Callable[..., Path], mpp
     assert set(table["mpp"].to_pylist()) == {0.5}
 
 
+@pytest.mark.filterwarnings("ignore:.*tiles of tissue dropped")
 def test_tiles_are_kept_by_their_share_of_tissue(drawn_slide: Path) -> None:
     """Tissue was drawn from (400, 300) to (1200, 900); the mask may be a pixel of 16 off on each side."""
     with open_slide(drawn_slide) as slide:
