@@ -66,17 +66,21 @@ class Bench:
         self.n = n
 
     def ours(self) -> np.ndarray:
+        """The engine, 5 genes."""
         return self.model.predict(self.features, self.coords, ORGAN[0], TECH[0], GENES)
 
     def plain_reading(self, frames: bool = True) -> np.ndarray:
+        """`reference.plain_reading`, of whose columns 5 are kept."""
         return reference.plain_reading(self.model.state, self.features, self.coords, ORGAN[1], TECH[1], frames).numpy()[
             :, COLUMNS
         ]
 
     def distance_only(self) -> np.ndarray:
+        """The same without frames."""
         return self.plain_reading(frames=False)
 
     def without_bias(self) -> np.ndarray:
+        """`reference.without_bias`, 5 genes."""
         return reference.without_bias(self.model.state, self.features, ORGAN[1], TECH[1], COLUMNS).numpy()
 
     def five_and_dense(self) -> None:

@@ -4,6 +4,8 @@
 no place, through PyTorch's own kernel: what attention costs at least where nothing else is asked of it.
 """
 
+from collections.abc import Callable
+
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ def without_bias(state: State, features: npt.NDArray, organ: int, tech: int, col
     return F.linear(x, state["gene_exp_head.1.weight"][columns], state["gene_exp_head.1.bias"][columns])
 
 
-def _blocks(state: State, x: Tensor, attend) -> Tensor:  # type: ignore[no-untyped-def]
+def _blocks(state: State, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
     """The blocks and the head's norm, (N, d) -> (N, d)."""
     n = len(x)
     for i in range(sum(k.endswith("edge_bias.0.weight") for k in state)):

@@ -123,10 +123,13 @@ def _run(settings: Any, slide_ids: tuple[str, ...], as_json: bool = False) -> in
         from stpath_assets.progress import listening
 
         # Before any slide is touched: these would fail each of them in the same way.
-        ModelChoice.for_encoder(settings.encoder, settings).load_vocabulary().select(settings.panel)
+        model = ModelChoice.for_encoder(settings.encoder, settings)
+        model.load_vocabulary().select(model.panel(settings.genes))
         EncoderChoice.of(settings.encoder, settings).weights_sha256()
         with listening(listen):
             outcomes = materialize(settings, chosen)
+    for note in dict.fromkeys(note for o in outcomes for note in o.notes):
+        click.echo(f"note: {note}", err=True)
     bad = [o for o in outcomes if o.errors]
     for outcome in bad:
         for reason in outcome.errors:
@@ -192,11 +195,12 @@ def predict(
         settings = load_settings(home, genes=genes, encoder=encoder)
         organ, tech = tokens.organ(given["organ"]), tokens.tech(given["tech"])
         model = ModelChoice.for_encoder(settings.encoder, settings)
-        model.load_vocabulary().select(settings.panel)
+        panel = model.panel(settings.genes)
+        model.load_vocabulary().select(panel)
         with listening(listen), open_slide(scan, mpp) as slide:
             tiles = tile(slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter)
             features = embed(tiles, EncoderChoice.of(settings.encoder, settings), settings.batch_size)
-            write_h5ad(predict_expression(features, organ, tech, settings.panel, model=model), Path(out))
+            write_h5ad(predict_expression(features, organ, tech, panel, model=model), Path(out))
     click.echo(f"{out}: {len(tiles)} tiles, {model.name}")
 
 

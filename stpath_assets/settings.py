@@ -51,14 +51,6 @@ class Settings(BaseSettings):
     quality_filter: bool = Field(True, description="whether tiles under pen, blank, grey or blurred are dropped")
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
-    @property
-    def panel(self) -> list[str] | None:
-        """The genes to predict; None is every gene that the weights know. See `prediction.panels.read_panel`."""
-        from stpath_assets.prediction.panels import read_panel
-        from stpath_assets.prediction.predict import ModelChoice
-
-        return read_panel(self.genes, ModelChoice.for_encoder(self.encoder, self).load_vocabulary)
-
     @classmethod
     def settings_customise_sources(
         cls,

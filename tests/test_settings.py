@@ -22,7 +22,7 @@ def write(home: Path, text: str) -> None:
 def test_what_holds_where_nothing_is_said(home: Path) -> None:
     settings = load_settings(home)
     assert settings.home == home
-    assert (settings.encoder, settings.panel, settings.batch_size, settings.min_tissue) == ("gigapath", None, 16, 0.25)
+    assert (settings.encoder, settings.genes, settings.batch_size, settings.min_tissue) == ("gigapath", "all", 16, 0.25)
     assert settings.weights is settings.vocabulary is settings.gigapath_weights is None
 
 
@@ -112,11 +112,9 @@ def test_settings_do_not_change(home: Path) -> None:
         load_settings(home).batch_size = 4
 
 
-@pytest.mark.parametrize(
-    ("text", "panel"), [("all", None), (" ALL ", None), ("EPCAM", ["EPCAM"]), (" EPCAM, ERBB2,", ["EPCAM", "ERBB2"])]
-)
-def test_the_panel(home: Path, text: str, panel: list[str] | None) -> None:
-    assert load_settings(home, genes=text).panel == panel
+@pytest.mark.parametrize(("text", "genes"), [("EPCAM", ["EPCAM"]), (" EPCAM, ERBB2,", ["EPCAM", "ERBB2"])])
+def test_genes_are_separated_by_commas(text: str, genes: list[str]) -> None:
+    assert split_genes(text) == genes
 
 
 def test_a_panel_without_a_gene_is_an_error() -> None:

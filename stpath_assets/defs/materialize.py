@@ -28,10 +28,11 @@ _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a slide's run ended: the steps that failed with their one-line reasons, none if it went well."""
+    """How a slide's run ended: one-line reasons of the steps that failed, none if it went well, and what to tell the user."""
 
     slide_id: str
     errors: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def materialize(
                 raise_on_error=False,
                 tags={_PROCESS: _this_process()},
             )
-            outcomes.append(Outcome(slide_id, tuple(_reasons(ran))))
+            outcomes.append(Outcome(slide_id, tuple(_reasons(ran)), tuple(_notes(ran))))
         ran = defs.resolve_job_def("rebuild_catalog").execute_in_process(
             run_config=config, instance=opened, raise_on_error=False
         )
@@ -129,6 +130,15 @@ def _run_config(settings: Settings) -> dict[str, Any]:
         # Events are stored all the same; on a terminal the command says what matters itself.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
+
+
+def _notes(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """What the assets that were computed anew say of the slide, a line each."""
+    for event in ran.all_events:
+        if event.is_step_materialization:
+            metadata = event.step_materialization_data.materialization.metadata
+            if "notes" in metadata and metadata["made"].value:
+                yield from (line.removeprefix("- ") for line in str(metadata["notes"].value).splitlines())
 
 
 def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:

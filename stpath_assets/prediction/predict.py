@@ -19,6 +19,7 @@ from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import Features, read_features
 from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.prediction.context import Context
+from stpath_assets.prediction.panels import read_panel
 from stpath_assets.prediction.vocabulary import Unknown, Vocabulary
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
@@ -78,6 +79,10 @@ class ModelChoice:
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary alone, to look genes up before any work is done."""
         return Vocabulary.load(self.vocabulary) if self.vocabulary is not None else self.load().vocabulary
+
+    def panel(self, genes: str) -> list[str] | None:
+        """The genes that a setting names, None for all; see `panels.read_panel`."""
+        return read_panel(genes, self.load_vocabulary)
 
     def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
         """The fingerprint of predictions from features; `genes` None is all.

@@ -33,7 +33,7 @@ CHUNK_BYTES = 24 * 2**20
 
 MIN_CHUNK = 128  # with fewer rows, matrix products would starve, whatever the memory
 
-FUSED_ROWS = 16384  # what keeps a GPU busy
+FUSED_ROWS = 16384  # rows of the MLP at once beside fused attention: what keeps a GPU busy
 
 BLOCK_BYTES = 8 * 2**20
 """Memory for the values of a block of genes in `predict_blocks`."""
@@ -260,9 +260,9 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> It
     q, k, v (heads, N, d), xy (2, N), weights w (heads,) -> rows and their (c, heads · d).
     """
     heads, n, width = q.shape
-    size = min(n, chunk_rows(n))
+    size = chunk_rows(n)
     k, v = k.float(), v.float().transpose(1, 2).contiguous()  # (heads, N, d) -> (heads, d, N)
-    buffers = xy.new_empty(2, size, n)  # fresh memory for each chunk would cost a tenth of the time
+    buffers = xy.new_empty(2, min(size, n), n)  # fresh memory for each chunk would cost a tenth of the time
     for rows in chunks(n, size):
         distance, spare = buffers[:, : rows.stop - rows.start]
         distances(xy[:, rows], xy, distance, spare)
@@ -287,8 +287,7 @@ def distances(xy: Tensor, all_xy: Tensor, out: Tensor, spare: Tensor) -> Tensor:
 def _fused(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """As `_chunked`, in the dtype of q, the distance computed inside the kernel where it is added: no score in memory.
 
-    Compiled on CUDA. Elsewhere it runs as plain operations with all scores of FUSED_ROWS in memory, which only a test
-    wants.
+    Compiled on CUDA. Elsewhere it runs as plain operations with all N x N scores in memory, which only a test wants.
     """
     heads, n, width = q.shape
     # The kernels take head sizes of powers of two from 16; zeros beside q and k change no product.
@@ -296,17 +295,19 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iter
     if wide != width:
         q, k, v = (F.pad(t, (0, wide - width)) for t in (q, k, v))
     attend = _compiled() if q.is_cuda else _flex
+    out = (
+        attend(q[None], k[None], v[None], xy[0], xy[1], weights, width**-0.5)[0, ..., :width] if n else q
+    )  # (heads, N, d)
     for rows in chunks(n, FUSED_ROWS):
-        a = attend(q[:, rows], k, v, xy[:, rows], xy, weights, width**-0.5)[..., :width]  # (heads, c, d)
-        yield rows, a.transpose(0, 1).reshape(-1, heads * width)
+        yield rows, out[:, rows].transpose(0, 1).reshape(-1, heads * width)
 
 
-def _flex(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, all_xy: Tensor, weights: Tensor, scale: float) -> Tensor:
+def _flex(q: Tensor, k: Tensor, v: Tensor, x: Tensor, y: Tensor, weights: Tensor, scale: float) -> Tensor:
     def biased(score: Tensor, _batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        dx, dy = xy[0, i] - all_xy[0, j], xy[1, i] - all_xy[1, j]
+        dx, dy = x[i] - x[j], y[i] - y[j]
         return score + weights[head] * torch.sqrt(dx * dx + dy * dy)
 
-    return flex_attention(q[None], k[None], v[None], score_mod=biased, scale=scale)[0]
+    return flex_attention(q, k, v, score_mod=biased, scale=scale)
 
 
 @cache

@@ -100,6 +100,7 @@ class Evil:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize(
     "save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))], ids=["torch.save", "pickle"]
 )

@@ -1,6 +1,8 @@
 """The network: what upstream computes, whatever the order, scale and chunks; what it refuses, and in which words."""
 
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +31,8 @@ def test_golden_outputs(model: STPath, golden: Golden) -> None:
     assert np.abs(golden.predict(model) - golden.expected).max() < 1e-5
 
 
-def test_golden_files_are_those_beside_the_checkout(shared) -> None:
+@pytest.mark.shared
+def test_golden_files_are_those_beside_the_checkout(shared: Path) -> None:
     for file in GOLDEN.iterdir():
         assert file.read_bytes() == (shared / "golden" / "stpath" / file.name).read_bytes()
 
@@ -54,6 +57,21 @@ def test_the_fused_path_agrees_with_the_chunked_one(n: int, width: int, monkeypa
         torch.cat([a for _, a in path(q, k, v, xy, weights)]) for path in (stpath._chunked, stpath._fused)
     )
     torch.testing.assert_close(fused, chunked, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_fused_path_compiles_for_any_number_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What CUDA runs, compiled for CPU: another backend, the same trace and the same dynamic shapes.
+    monkeypatch.setattr(stpath, "_flex", stpath._compiled())
+    draw = torch.Generator().manual_seed(0)
+    for n in (700, 333):
+        q, k, v = torch.randn(3, 2, n, 32, generator=draw)
+        xy, weights = torch.rand(2, n, generator=draw) * 100, torch.tensor([-0.1, 0.05])
+        with torch.inference_mode():
+            chunked, fused = (
+                torch.cat([a for _, a in path(q, k, v, xy, weights)]) for path in (stpath._chunked, stpath._fused)
+            )
+        torch.testing.assert_close(fused, chunked, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_is_what_it_says() -> None:

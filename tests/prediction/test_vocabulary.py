@@ -65,7 +65,7 @@ def test_unknown_genes_are_one_error_with_close_matches() -> None:
     with pytest.raises(VocabularyError) as e:
         SMALL.select(["EPCAM", "ERBB22", "QQQQ"])
     assert str(e.value) == (
-        "genes that these weights do not know: ERBB22 (close: ERBB2); QQQQ; they know 6: correct or leave them out"
+        "genes that these weights do not know: ERBB22 (close: ERBB2, HER2); QQQQ; they know 6: correct or leave them out"
     )
 
 

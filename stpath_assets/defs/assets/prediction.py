@@ -34,7 +34,7 @@ def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceP
     with one_line_failures():
         row = live_slide(settings, context.partition_key)
         choice = ModelChoice.for_encoder(settings.encoder, settings)
-        made = store_prediction(store, row, choice, settings.panel)
+        made = store_prediction(store, row, choice, choice.panel(settings.genes))
         maps = draw_maps(store, row, settings)
         genes, moving = varies(store, row.slide_id)
     metadata = {
