@@ -69,15 +69,15 @@ class Bench:
         """The engine, 5 genes."""
         return self.model.predict(self.features, self.coords, ORGAN[0], TECH[0], GENES)
 
-    def plain_reading(self, frames: bool = True) -> np.ndarray:
+    def plain_reading(self, lean: bool = False) -> np.ndarray:
         """`reference.plain_reading`, of whose columns 5 are kept."""
-        return reference.plain_reading(self.model.state, self.features, self.coords, ORGAN[1], TECH[1], frames).numpy()[
+        return reference.plain_reading(self.model.state, self.features, self.coords, ORGAN[1], TECH[1], lean).numpy()[
             :, COLUMNS
         ]
 
-    def distance_only(self) -> np.ndarray:
-        """The same without frames."""
-        return self.plain_reading(frames=False)
+    def lean_reading(self) -> np.ndarray:
+        """The same with distances alone, made once."""
+        return self.plain_reading(lean=True)
 
     def without_bias(self) -> np.ndarray:
         """`reference.without_bias`, 5 genes."""

@@ -18,12 +18,13 @@ State = dict[str, Tensor]
 
 @torch.inference_mode()
 def plain_reading(
-    state: State, features: npt.NDArray, coords: npt.NDArray, organ: int, tech: int, frames: bool = True
+    state: State, features: npt.NDArray, coords: npt.NDArray, organ: int, tech: int, lean: bool = False
 ) -> Tensor:
     """Log1p expression of all columns, (N, genes), from features (N, 1536) float32 and coords (N, 2).
 
-    Every pair of tiles has its spatial features in memory, and every head its bias; gene expression enters as one row of
-    the vocabulary's width a tile; every gene's column is computed. Without `frames` the pairs have their distance alone.
+    Every block takes coordinates and makes the spatial features of every pair of tiles and the bias of every head; gene
+    expression enters as one row of the vocabulary's width a tile; every gene's column is computed. `lean` knows that the
+    offsets average to zero and makes distances alone, once.
     """
     xy = torch.from_numpy(coords - coords.min(0))
     xy = (xy / xy.max(0).values * 100).float()
@@ -35,9 +36,10 @@ def plain_reading(
         + state["input_encoder.tech_embed.weight"][tech]
         + state["input_encoder.organ_embed.weight"][organ]
     )
-    pairs = _pair_features(xy) if frames else torch.cdist(xy, xy)[..., None]  # (N, N, 3 or 1)
+    distances = torch.cdist(xy, xy)[..., None] if lean else None  # (N, N, 1)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, edge: Tensor) -> Tensor:
+        pairs = _pair_features(xy) if distances is None else distances  # (N, N, 3 or 1)
         bias = F.linear(pairs, edge[:, -pairs.shape[-1] :]).permute(2, 0, 1)  # (heads, N, N)
         return (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5 + bias).softmax(-1) @ v
 

@@ -4,8 +4,10 @@ The Parquet files are the truth; `catalog.duckdb` holds views alone, is rebuilt 
 never blocks a writer, nor the other way round. Every view but `slides` leaves retired slides out.
 """
 
+import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +111,36 @@ def query(store: Store, sql: str) -> duckdb.DuckDBPyRelation:
             "use SELECT, or --format to save a result"
         )
     for attempt in range(_ATTEMPTS):
+        # DuckDB opens a file more than once by its name. One that a run replaces meanwhile reads as damaged, or, where both
+        # have the same layout, half as the old and half as the new: what was read then is thrown away.
+        before = _files_of(store)
         try:
             result = connect(store).sql(sql)
             result.execute()
-            return result
         except duckdb.Error as e:
-            # DuckDB opens a file more than once by its name: one that a run replaces meanwhile reads as damaged.
-            if attempt + 1 == _ATTEMPTS or isinstance(e, _NOT_OF_FILES):
+            if isinstance(e, _NOT_OF_FILES) or attempt + 1 == _ATTEMPTS:
                 raise QueryError(_one_line(e)) from e
-            time.sleep(0.05 * 2**attempt)
-    raise AssertionError("the last attempt returns or raises")
+        else:
+            after = _files_of(store)
+            if all(after.get(path, state) == state for path, state in before.items()):
+                return result
+        time.sleep(0.05 * 2**attempt)
+    raise QueryError("the tables were replaced faster than they could be read; ask again when runs are done")
+
+
+def _files_of(store: Store) -> dict[str, tuple[int, int]]:
+    """What tells each stored file from the one that replaces it: inode and time of change."""
+    found = {}
+    for name in TABLES:
+        folder = store.home / "tables" / name
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    state = entry.stat()
+                    found[entry.path] = (state.st_ino, state.st_mtime_ns)
+    return found
 
 
 def _is_right(connection: duckdb.DuckDBPyConnection, home: Path) -> bool:

@@ -1,6 +1,7 @@
 """A reader of the catalog and a writer of its files do not harm each other."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def test_queries_answer_while_a_part_is_replaced(drawn_slide: Path, tmp_path: Pa
         while not stop.is_set():
             value += 1
             write(value)
+            time.sleep(0.2)
 
     writer = threading.Thread(target=rewrite)
     writer.start()

@@ -21,7 +21,7 @@ def test_it_prints_results_and_what_to_try(demo) -> None:
         "phantom_C",
         "mean r",
         str(home / "figures"),
-        "stpath-assets sql",
+        " sql --home",
         "make dev",
     ):
         assert word in ran.stdout
