@@ -44,9 +44,9 @@ GENES_A_BLOCK = (64, 512)  # at least, at most; 64 are a row group of the stored
 class STPath:
     """The network with its vocabulary. Everything it needs is in `state`, under the published names.
 
-    `dtype` is that of the matrix products and of attention inside the blocks; sums, norms, softmax, distances, embeddings
-    and the head stay float32 whatever it is. Of the golden outputs, log1p values up to 2.0, float32 is off by at most
-    1.2e-6, float16 by 0.0014, bfloat16 by 0.013 (measured on CPU).
+    `dtype` is that of the matrix products inside the blocks, and of attention where it is fused (on CUDA); sums, norms,
+    softmax, distances, embeddings and the head stay float32 whatever it is. Of the golden outputs, log1p values up to 2.0,
+    float32 is off by at most 1.2e-6, float16 by 0.0014, bfloat16 by 0.013 (measured on CPU).
     """
 
     def __init__(
@@ -294,12 +294,12 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iter
     wide = max(16, 1 << (width - 1).bit_length())
     if wide != width:
         q, k, v = (F.pad(t, (0, wide - width)) for t in (q, k, v))
+    if n == 0:
+        return
     attend = _compiled() if q.is_cuda else _flex
-    out = (
-        attend(q[None], k[None], v[None], xy[0], xy[1], weights, width**-0.5)[0, ..., :width] if n else q
-    )  # (heads, N, d)
+    a = attend(q[None], k[None], v[None], xy[0], xy[1], weights, width**-0.5)[0, ..., :width]  # (heads, N, d)
     for rows in chunks(n, FUSED_ROWS):
-        yield rows, out[:, rows].transpose(0, 1).reshape(-1, heads * width)
+        yield rows, a[:, rows].transpose(0, 1).reshape(-1, heads * width)  # (c, heads · d)
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, x: Tensor, y: Tensor, weights: Tensor, scale: float) -> Tensor:

@@ -247,7 +247,10 @@ def test_twins_get_the_same_numbers(model: STPath, genes: list[str]) -> None:
     np.testing.assert_allclose(got[3], got[1], atol=1e-6)
 
 
-def test_no_tiles_give_no_rows(model: STPath, genes: list[str]) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_tiles_give_no_rows(genes: list[str], fused: bool) -> None:
+    model = STPath.load(WEIGHTS, VOCABULARY)
+    model.fused = fused
     none = np.empty((0, 1536), np.float32), np.empty((0, 2))
     assert model.predict(*none, "Breast", "Visium", genes).shape == (0, len(genes))
     assert model.predict(*none).shape == (0, 300)
