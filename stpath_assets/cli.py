@@ -99,7 +99,7 @@ def add(
 
 @main.command()
 @click.argument("slide_ids", metavar="[SLIDE_ID...]", nargs=-1)
-@click.option("--genes", help="Gene symbols, comma-separated, or all.")
+@click.option("--genes", help="Gene symbols, comma-separated, all, a .txt or .json of genes, or top50:PATH.")
 @click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_common
@@ -173,7 +173,12 @@ def _print_results(
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The .h5ad to write.")
 @click.option("--organ")
 @click.option("--tech")
-@click.option("--genes", default="all", show_default=True, help="Gene symbols, comma-separated, or all.")
+@click.option(
+    "--genes",
+    default="all",
+    show_default=True,
+    help="Gene symbols, comma-separated, all, a .txt or .json of genes, or top50:PATH.",
+)
 @click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
 @click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
 @_common
