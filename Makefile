@@ -37,8 +37,7 @@ dev: setup
 	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
 
 bench: setup
-	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.tiles
+	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; exit $$failed
 
 clean:
 	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis

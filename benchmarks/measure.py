@@ -69,15 +69,19 @@ class Bench:
         """The engine, 5 genes."""
         return self.model.predict(self.features, self.coords, ORGAN[0], TECH[0], GENES)
 
-    def plain_reading(self, lean: bool = False) -> np.ndarray:
+    def plain_reading(self, pairs: reference.Pairs = "once") -> np.ndarray:
         """`reference.plain_reading`, of whose columns 5 are kept."""
-        return reference.plain_reading(self.model.state, self.features, self.coords, ORGAN[1], TECH[1], lean).numpy()[
+        return reference.plain_reading(self.model.state, self.features, self.coords, ORGAN[1], TECH[1], pairs).numpy()[
             :, COLUMNS
         ]
 
-    def lean_reading(self) -> np.ndarray:
+    def each_block(self) -> np.ndarray:
+        """The same with pair features made in each block."""
+        return self.plain_reading("each block")
+
+    def distances_alone(self) -> np.ndarray:
         """The same with distances alone, made once."""
-        return self.plain_reading(lean=True)
+        return self.plain_reading("distances")
 
     def without_bias(self) -> np.ndarray:
         """`reference.without_bias`, 5 genes."""
@@ -115,6 +119,18 @@ def compare(bench: Bench, a: str, b: str, repeats: int) -> dict[str, Any]:
     return {"a": a_s, "b": b_s, "ratio": ratio, "noise": max(map(_noise, kept)), "repeats": repeats}
 
 
+def products(run: Callable[[], Any]) -> dict[str, Any]:
+    """The share of a run's time that is spent in matrix products."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    times = {e.key: e.self_cpu_time_total for e in profile.key_averages()}
+    matrix = sum(
+        t for key, t in times.items() if key in ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm", "aten::bmm")
+    )
+    return {"share": matrix / sum(times.values())}
+
+
 def timed(run: Callable[[], Any]) -> tuple[float, float]:
     """Seconds that a run takes, and the share of the processors that others took meanwhile."""
     busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
@@ -149,12 +165,14 @@ def _status(field: str) -> int:
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Carries out a request: `what` of `compare`, `memory`, `agree`, `bytes`."""
+    """Carries out a request: `what` of `compare`, `memory`, `products`, `bytes`, `agree`."""
     bench = Bench(Path(request["folder"]), request["n"], request.get("dtype", "float32"))
     if request["what"] == "compare":
         return compare(bench, request["a"], request["b"], request["repeats"])
     if request["what"] == "memory":
         return memory(getattr(bench, request["a"]))
+    if request["what"] == "products":
+        return products(bench.ours)
     if request["what"] == "bytes":
         return {"bytes_a_value": bench.store_all() / bench.n / (PUBLISHED.genes - 2)}
     other = request.get("other_dtype")

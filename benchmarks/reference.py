@@ -5,6 +5,7 @@ no place, through PyTorch's own kernel: what attention costs at least where noth
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy.typing as npt
 import torch
@@ -14,17 +15,18 @@ from torch import Tensor
 from stpath_assets.prediction.vocabulary import MASK_COLUMN
 
 State = dict[str, Tensor]
+Pairs = Literal["once", "each block", "distances"]
 
 
 @torch.inference_mode()
 def plain_reading(
-    state: State, features: npt.NDArray, coords: npt.NDArray, organ: int, tech: int, lean: bool = False
+    state: State, features: npt.NDArray, coords: npt.NDArray, organ: int, tech: int, pairs: Pairs = "once"
 ) -> Tensor:
     """Log1p expression of all columns, (N, genes), from features (N, 1536) float32 and coords (N, 2).
 
-    Every block takes coordinates and makes the spatial features of every pair of tiles and the bias of every head; gene
-    expression enters as one row of the vocabulary's width a tile; every gene's column is computed. `lean` knows that the
-    offsets average to zero and makes distances alone, once.
+    The spatial features of every pair of tiles and the bias of every head stand in memory; gene expression enters as one
+    row of the vocabulary's width a tile; every gene's column is computed. The features are made `once` for all blocks, or
+    in `each block`; `distances` knows that the offsets average to zero and makes distances alone, once.
     """
     xy = torch.from_numpy(coords - coords.min(0))
     xy = (xy / xy.max(0).values * 100).float()
@@ -36,11 +38,12 @@ def plain_reading(
         + state["input_encoder.tech_embed.weight"][tech]
         + state["input_encoder.organ_embed.weight"][organ]
     )
-    distances = torch.cdist(xy, xy)[..., None] if lean else None  # (N, N, 1)
+    make = (lambda: torch.cdist(xy, xy)[..., None]) if pairs == "distances" else (lambda: _pair_features(xy))
+    kept = None if pairs == "each block" else make()
 
     def attend(q: Tensor, k: Tensor, v: Tensor, edge: Tensor) -> Tensor:
-        pairs = _pair_features(xy) if distances is None else distances  # (N, N, 3 or 1)
-        bias = F.linear(pairs, edge[:, -pairs.shape[-1] :]).permute(2, 0, 1)  # (heads, N, N)
+        spatial = make() if kept is None else kept  # (N, N, 3 or 1)
+        bias = F.linear(spatial, edge[:, -spatial.shape[-1] :]).permute(2, 0, 1)  # (heads, N, N)
         return (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5 + bias).softmax(-1) @ v
 
     return _linear(state, _blocks(state, x, attend), "gene_exp_head.1")

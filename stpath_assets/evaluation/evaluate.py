@@ -42,9 +42,7 @@ def store_spots(store: Store, row: Registered) -> Made:
     if path is None:
         empty = {"spot_id": np.array([], object), "x_px": np.array([], float), "y_px": np.array([], float)}
         store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, empty, [], fingerprint)
-        return Made(
-            fingerprint, True, (f"{row.slide_id}: no measured expression came with it (--spots), so nothing is scored",)
-        )
+        return Made(fingerprint, True)
     measured = spots.read_spots(path)
     spots.check_inside(measured, row.width_px, row.height_px, row.slide_id)
     keys = {
@@ -78,7 +76,7 @@ def store_metrics(store: Store, slide_id: str) -> Made:
     spot, tile = _pairs(store, slide_id, measured.keys)
     notes = []
     if len(measured.keys["spot_id"]) == 0:
-        notes.append(f"{slide_id}: has no measured spots, so its metrics are empty")
+        notes.append(f"{slide_id}: has no measured spots (--spots), so its metrics are empty")
     elif len(spot) == 0:
         notes.append(
             f"{slide_id}: none of its {len(measured.keys['spot_id'])} spots lies on a tile, so its metrics are empty"

@@ -1,6 +1,5 @@
 """Reads ahead: the next batches of pixels are decoded while the encoder computes on this one."""
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,22 +14,19 @@ _END = object()
 class Ahead(Generic[T]):
     """Iterates over `items` with up to `depth` of them made in advance by one thread, in order.
 
-    `waited_s` is the time the consumer has waited for items, seconds. An error of `items` is raised where its item would have
-    come; leaving the loop early ends the thread after the item it is at.
+    An error of `items` is raised where its item would have come; leaving the loop early ends the thread after the item it is
+    at.
     """
 
     items: Iterator[T]
     depth: int = 2
-    waited_s: float = 0.0
 
     def __iter__(self) -> Iterator[T]:
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
             coming: deque[Future[object]] = deque(pool.submit(next, self.items, _END) for _ in range(self.depth))
             try:
                 while True:
-                    began = time.perf_counter()
                     item = coming.popleft().result()
-                    self.waited_s += time.perf_counter() - began
                     if item is _END:
                         return
                     coming.append(pool.submit(next, self.items, _END))

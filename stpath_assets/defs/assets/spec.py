@@ -25,8 +25,6 @@ GPU_TAGS: dict[str, Any] = {
     "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
 }
 
-CONFIDENTIAL_FREE = "Holds no label or macro image and no free-text tag of the scan."
-
 
 def per_slide(
     table: Table,
