@@ -118,14 +118,14 @@ def _run(settings: Any, slide_ids: tuple[str, ...], as_json: bool = False) -> in
     chosen = _live(settings, slide_ids)
     with progress_bars() as listen:
         from stpath_assets.defs.materialize import materialize
-        from stpath_assets.features import EncoderChoice
+        from stpath_assets.features import embedder_of
         from stpath_assets.prediction import ModelChoice
         from stpath_assets.progress import listening
 
         # Before any slide is touched: these would fail each of them in the same way.
         model = ModelChoice.for_encoder(settings.encoder, settings)
         model.load_vocabulary().select(model.panel(settings.genes))
-        EncoderChoice.of(settings.encoder, settings).weights_sha256()
+        embedder_of(settings).facts()
         with listening(listen):
             outcomes = materialize(settings, chosen)
     for note in dict.fromkeys(note for o in outcomes for note in o.notes):
@@ -190,7 +190,7 @@ def predict(
 
     with progress_bars() as listen:
         from stpath_assets.catalog.export import write_h5ad
-        from stpath_assets.features import EncoderChoice, embed
+        from stpath_assets.features import embed, embedder_of
         from stpath_assets.prediction import ModelChoice, predict_expression
         from stpath_assets.progress import listening
         from stpath_assets.settings import load_settings
@@ -204,7 +204,7 @@ def predict(
         model.load_vocabulary().select(panel)
         with listening(listen), open_slide(scan, mpp) as slide:
             tiles = tile(slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter)
-            features = embed(tiles, EncoderChoice.of(settings.encoder, settings), settings.batch_size)
+            features = embed(tiles, embedder_of(settings), settings.batch_size)
             write_h5ad(predict_expression(features, organ, tech, panel, model=model), Path(out))
     click.echo(f"{out}: {len(tiles)} tiles, {model.name}")
 

@@ -42,7 +42,15 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of STPath's matrix products; float32 is exact"
     )
-    batch_size: int = Field(16, ge=1, le=4096, description="tiles a batch of the encoder")
+    encoder_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the encoder's matrix products; `auto` is float16 on a GPU, else float32, the reference"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, le=4096, description="tiles a batch of the encoder; unset: what suits the device"
+    )
+    ray_address: str | None = Field(
+        None, description="Ray cluster whose warm encoder computes the features; unset: this process does"
+    )
     min_tissue: float = Field(0.25, ge=0, le=1, description="least tissue fraction of a tile that is kept")
     grid: Literal["regular", "spots"] = Field(
         "regular", description="`regular`, or `spots` for tiles centred on the spots"

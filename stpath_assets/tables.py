@@ -22,7 +22,8 @@ class Table:
     `schema` is what its Parquet files hold. `unnest`, if any, names the list columns that its view turns into
     rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the
     part's keys (tiles or spots); each further row is a gene with its values in the same order. A part
-    therefore explains itself, whatever happens to the table its keys came from.
+    therefore explains itself, whatever happens to the table its keys came from. `asset` names the asset that
+    writes the table, where it has none of its own.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Table:
     schema: pa.Schema
     keys: tuple[str, ...] = ()
     value: str | None = None
+    asset: str | None = None
 
     @property
     def by_gene(self) -> bool:
@@ -138,6 +140,33 @@ GIGAPATH_FEATURES = Table(
     ),
 )
 
+GIGAPATH_THROUGHPUT = Table(
+    "gigapath_throughput",
+    "what a slide's features took to compute when they were last made",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("encoder", pa.string(), "`gigapath` or `demo`"),
+            _column("precision", pa.string(), "of the encoder's matrix products: `float32`, `bfloat16` or `float16`"),
+            _column("device", pa.string(), "what computed, by name; several of a Ray cluster separated by commas"),
+            _column("via", pa.string(), "`local`, or `ray` for the warm encoder on a cluster"),
+            _column("batch_size", pa.int32(), "tiles a batch"),
+            _column("tiles", pa.int64(), "tiles embedded in the run that finished"),
+            _column("resumed_tiles", pa.int64(), "tiles taken over from a run that was killed"),
+            _column("seconds", pa.float64(), "from the first pixel asked for to the last feature, s"),
+            _column("tiles_per_s", pa.float64(), "`tiles` over `seconds`"),
+            _column("waiting_s", pa.float64(), "time in which the encoder waited for pixels, s"),
+            _column("computing_s", pa.float64(), "time in the encoder, or until a server's answers came, s"),
+            _column("peak_rss_bytes", pa.int64(), "most memory the process has had resident, bytes"),
+            _column(
+                "gpu_memory_bytes", pa.int64(), "most memory allocated on a GPU, bytes; NULL without one", nullable=True
+            ),
+            _column("finished_at", pa.timestamp("us", tz="UTC"), "when the features were complete"),
+        ]
+    ),
+    asset="gigapath_features",
+)
+
 STPATH_PREDICTIONS = Table(
     "stpath_predictions",
     "a tile's predicted expression of one gene (view; stored by gene)",
@@ -201,7 +230,16 @@ EVALUATION_METRICS = Table(
 )
 
 TABLES: dict[str, Table] = {
-    t.name: t for t in (SLIDES, TILE_GRIDS, GIGAPATH_FEATURES, STPATH_PREDICTIONS, SPOT_EXPRESSION, EVALUATION_METRICS)
+    t.name: t
+    for t in (
+        SLIDES,
+        TILE_GRIDS,
+        GIGAPATH_FEATURES,
+        GIGAPATH_THROUGHPUT,
+        STPATH_PREDICTIONS,
+        SPOT_EXPRESSION,
+        EVALUATION_METRICS,
+    )
 }
 
 

@@ -7,9 +7,10 @@ are read as safetensors or with `weights_only`: a checkpoint never runs code.
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from stpath_assets.errors import WeightsError
+from stpath_assets.fingerprint import sha256_of_file
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,11 @@ def locate(local: Path | None, hub: HubFile) -> Path:
         ) from e
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a weights file, hexadecimal."""
+    return sha256_of_file(path)
+
+
 def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":
     """The tensors of a checkpoint, safetensors by its suffix, else a `torch.save` of a plain state dict.
 
@@ -114,3 +120,19 @@ def device(name: str) -> str:
     except (RuntimeError, AssertionError) as e:
         raise WeightsError(f"device {name!r} is not to be had here; set STPATH_DEVICE to auto or cpu") from e
     return name
+
+
+def precision(name: str, device: str) -> Literal["float32", "bfloat16", "float16"]:
+    """The precision of an encoder's matrix products on a device: `auto` is float16, as GigaPath was published with, on a
+    GPU that has units for it, else float32.
+
+    Raises `WeightsError` for one that the device lacks.
+    """
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    if name == "auto":
+        return "float16" if on_gpu and torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
+    if name == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise WeightsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; set STPATH_ENCODER_PRECISION to float16")
+    return cast(Literal["float32", "bfloat16", "float16"], name)

@@ -22,7 +22,12 @@ def write(home: Path, text: str) -> None:
 def test_what_holds_where_nothing_is_said(home: Path) -> None:
     settings = load_settings(home)
     assert settings.home == home
-    assert (settings.encoder, settings.genes, settings.batch_size, settings.min_tissue) == ("gigapath", "all", 16, 0.25)
+    assert (settings.encoder, settings.genes, settings.batch_size, settings.min_tissue) == (
+        "gigapath",
+        "all",
+        None,
+        0.25,
+    )
     assert settings.weights is settings.vocabulary is settings.gigapath_weights is None
 
 

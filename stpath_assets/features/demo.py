@@ -25,6 +25,8 @@ class DemoEncoder:
     """
 
     name = "demo"
+    device = "cpu"
+    batch_size = 16
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Descriptors of (B, H, W, 3) uint8 RGB tiles: (B, 1536) float32. Each tile's depends on that tile

@@ -1,101 +1,40 @@
 """From tiles to their table of features, by an encoder chosen by name.
 
-What `gigapath_features` stores. An encoder is anything with a name and `encode(tiles uint8) -> (B, 1536)
-float32`; which there are, and what identifies each, is said here.
+What `gigapath_features` stores. Which encoders there are is said in `encoders`; where they compute, in `local` and `serving`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
-from pathlib import Path
-from typing import Protocol
+import time
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stpath_assets import weights
-from stpath_assets.errors import FeatureError, SettingsError
-from stpath_assets.features import demo
-from stpath_assets.features.ahead import Ahead
+from stpath_assets.errors import FeatureError
+from stpath_assets.features.encoders import EncoderChoice, extend, require_width
+from stpath_assets.features.local import Embedder, LocalEmbedder
 from stpath_assets.features.parts import Parts
-from stpath_assets.fingerprint import Fingerprint, sha256_of_file
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
-from stpath_assets.tables import GIGAPATH_FEATURES, TILE_GRIDS
+from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GRIDS
 from stpath_assets.tiles import Tiles, centers_of
-from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 
-CODE_VERSION = "1"
 DIM = 1536
-ENCODERS = ("gigapath", "demo")
 
 PIECE = 128
 """Tiles a finished piece: what a killed run may lose is seconds on a GPU, minutes without."""
-
-
-class Encoder(Protocol):
-    """Turns tiles into features."""
-
-    name: str
-
-    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, H, W, 3) uint8 RGB to (B, 1536) float32."""
-        ...
-
-
-@dataclass(frozen=True)
-class EncoderChoice:
-    """An encoder that is chosen but not loaded: enough to say what its features would be made from.
-
-    `path` is a local weights file, or None for the hub's.
-    """
-
-    name: str
-    path: Path | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.name not in ENCODERS:
-            raise SettingsError(f"{self.name!r} is no encoder; known: {', '.join(ENCODERS)}")
-
-    @classmethod
-    def of(cls, name: str, settings: Settings, device: str | None = None) -> "EncoderChoice":
-        """An encoder with its weights where the settings say."""
-        return cls(name, settings.gigapath_weights, device or settings.device)
-
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights file; of nothing but its version for the demo descriptor, which has no
-        weights.
-        """
-        return "none" if self.name == "demo" else _file_sha256(*_version(weights.locate(self.path, weights.GIGAPATH)))
-
-    def load(self) -> Encoder:
-        """The encoder itself, kept for the life of the process: one load serves every slide of a batch."""
-        if self.name == "demo":
-            return demo.DemoEncoder()
-        return _gigapath(*_version(weights.locate(self.path, weights.GIGAPATH)), weights.device(self.device))
-
-    def extend(self, tiles: Fingerprint) -> Fingerprint:
-        """The fingerprint of features of a grid of tiles."""
-        version = demo.VERSION if self.name == "demo" else "1"
-        return tiles.extend(
-            "gigapath_features",
-            f"{CODE_VERSION}.{PIXELS_CODE_VERSION}.{version}",
-            encoder=self.name,
-            encoder_weights_sha256=self.weights_sha256(),
-        )
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of the tiles of one slide, in table order.
 
-    `matrix` (N, 1536) float32; `centers_px` (N, 2) float64 level-0 pixels; `slide_mpp` and `tile_mpp` µm per
-    pixel.
+    `matrix` (N, 1536) float32, of other encoders than GigaPath (N, their width); `centers_px` (N, 2) float64
+    level-0 pixels; `slide_mpp` and `tile_mpp` µm per pixel; `facts` what they were made from beside the pixels
+    (`EncoderChoice.facts`).
     """
 
     slide_id: str
@@ -105,6 +44,7 @@ class Features:
     slide_mpp: float
     tile_mpp: float
     encoder: str
+    facts: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.tile_ids)
@@ -112,6 +52,7 @@ class Features:
     def to_table(self) -> pa.Table:
         """The rows of `gigapath_features`."""
         n = len(self)
+        require_width(self.slide_id, self.encoder, self.matrix.shape[1])
         feature = pa.FixedSizeListArray.from_arrays(pa.array(self.matrix.reshape(-1), pa.float32()), DIM)
         return pa.table(
             [pa.repeat(self.slide_id, n), pa.array(self.tile_ids), feature, pa.repeat(self.encoder, n)],
@@ -119,53 +60,94 @@ class Features:
         )
 
 
+def embedder_of(settings: Settings, choice: EncoderChoice | None = None) -> Embedder:
+    """What computes features as the settings say: this process, or the warm encoder of a Ray cluster where `ray_address`
+    names one. `choice` is the encoder, by default that of the settings.
+    """
+    choice = choice or EncoderChoice.of(settings.encoder, settings)
+    if settings.ray_address is None:
+        return LocalEmbedder(choice)
+    from stpath_assets.features.serving import ray_embedder
+
+    return ray_embedder(settings, choice)
+
+
 def embed(
     tiles: Tiles,
-    model: str | EncoderChoice = "gigapath",
-    batch_size: int = 16,
+    model: str | EncoderChoice | Embedder = "gigapath",
+    batch_size: int | None = None,
     *,
     device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
     parts: Parts | None = None,
 ) -> Features:
     """Embeds the tiles of a slide, in table order; `parts` keeps finished pieces and takes up those of a killed run.
 
-    `model` is `gigapath` (weights by STPATH_GIGAPATH_WEIGHTS, else from the hub), `demo`, or a choice with a
-    weights file of its own. Raises `WeightsError` where the weights cannot be had, `SlideError` where the
-    scan cannot be read, `FeatureError` where a feature is not finite.
+    `model` is `gigapath` (weights by STPATH_GIGAPATH_WEIGHTS, else from the hub), `demo`, `timm:` and a model of timm's, or
+    a choice with a weights file of its own. `batch_size` None is what suits the device. Raises `WeightsError` where the
+    weights cannot be had, `SlideError` where the scan cannot be read, `FeatureError` where a feature is not finite.
     """
-    choice = model if isinstance(model, EncoderChoice) else EncoderChoice.of(model, load_settings(), device)
-    encoder = choice.load()
-    matrix = np.empty((len(tiles), DIM), np.float32)
+    if isinstance(model, str):
+        settings = load_settings(encoder_precision=precision)
+        model = embedder_of(settings, EncoderChoice.of(model, settings, device))
+    elif isinstance(model, EncoderChoice):
+        model = LocalEmbedder(model)
+    return _gather(tiles, model, batch_size, parts)
+
+
+def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Parts | None) -> Features:
+    """The features of all tiles from a stream of blocks."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    size = batch_size or embedder.batch_size
     kept = parts.read() if parts else None
-    done = 0 if kept is None else len(kept)
-    matrix[:done] = kept if kept is not None else 0
-    rest = replace(tiles, table=tiles.table.slice(done))
-    ahead = Ahead(_batches(rest, batch_size) if len(rest) else iter(()))
-    for batch in track(ahead, f"{tiles.slide_id}: features", len(tiles), len, done):
-        matrix[done : done + len(batch)] = encoder.encode(batch)
-        done += len(batch)
+    done = first = 0 if kept is None else len(kept)
+    blocks = [] if kept is None else [kept]
+    piece: list[npt.NDArray[np.float32]] = []
+    began = time.perf_counter()
+    stream = embedder.stream(tiles, done, size)
+    for block in track(stream, f"{tiles.slide_id}: features", len(tiles), len, done):
+        blocks.append(block)
+        piece.append(block)
+        done += len(block)
         if parts and done % parts.size == 0:
-            parts.write(done - parts.size, matrix[done - parts.size : done])
+            parts.write(done - parts.size, np.concatenate(piece))
+            piece = []
+    embedder.meter.seconds, embedder.meter.resumed_tiles = time.perf_counter() - began, first
+    embedder.meter.tiles = done - first
+    matrix = np.concatenate(blocks)
     ids = tiles.tile_ids
+    if len(matrix) != len(ids):
+        raise FeatureError(f"{tiles.slide_id}: {embedder.name} gave {len(matrix)} features for {len(ids)} tiles")
     bad = [ids[i] for i in np.flatnonzero(~np.isfinite(matrix).all(axis=1))]
     if bad:
         raise FeatureError(
-            f"{tiles.slide_id}: {choice.name} gave features that are not finite for {len(bad)} tiles, "
+            f"{tiles.slide_id}: {embedder.name} gave features that are not finite for {len(bad)} tiles, "
             f"first {bad[0]}; check its weights"
         )
-    return Features(tiles.slide_id, ids, matrix, tiles.centers_px, tiles.slide.mpp, tiles.mpp, choice.name)
+    return Features(
+        tiles.slide_id, ids, matrix, tiles.centers_px, tiles.slide.mpp, tiles.mpp, embedder.name, embedder.facts()
+    )
 
 
-def store_features(store: Store, row: Registered, choice: EncoderChoice, batch_size: int) -> Made:
-    """Brings a registered slide's `gigapath_features` up to date with its stored tiles."""
-    fingerprint = choice.extend(store.require(TILE_GRIDS.name, row.slide_id))
+def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None) -> Made:
+    """Brings a registered slide's `gigapath_features` up to date with its stored tiles.
+
+    What it took is stored beside, in `gigapath_throughput`.
+    """
+    embedder = LocalEmbedder(by) if isinstance(by, EncoderChoice) else by
+    facts = embedder.facts()
+    fingerprint = extend(store.require(TILE_GRIDS.name, row.slide_id), facts)
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
+    size = batch_size or embedder.batch_size
     # Whole batches a piece: a resumed run then computes the same batches, and so the same bits.
-    parts = Parts(store, row.slide_id, fingerprint.digest, -(-PIECE // batch_size) * batch_size)
+    parts = Parts(store, row.slide_id, fingerprint.digest, size, -(-PIECE // size) * size)
     with row.open() as slide:
-        features = embed(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), choice, batch_size, parts=parts)
+        features = _gather(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), embedder, size, parts)
     store.write(GIGAPATH_FEATURES.name, row.slide_id, features.to_table(), fingerprint)
+    took = embedder.meter.to_table(row.slide_id, facts["encoder"], facts["encoder_precision"])
+    store.write(GIGAPATH_THROUGHPUT.name, row.slide_id, took, fingerprint)
     parts.clear()
     return Made(fingerprint, True)
 
@@ -188,30 +170,5 @@ def read_features(store: Store, slide_id: str) -> Features:
     return Features(
         slide_id, rows["tile_id"].to_pylist(), matrix, centers_of(tiles), float(stored.facts["slide_mpp"]),
         float(stored.facts["tile_mpp"]), str(stored.facts["encoder"]),
+        {k: str(v) for k, v in stored.facts.items() if k.startswith("encoder")},
     )  # fmt: skip
-
-
-def _batches(tiles: Tiles, size: int) -> Iterator[npt.NDArray[np.uint8]]:
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {size}")
-    pixels = tiles.pixels()
-    while batch := list(islice(pixels, size)):
-        yield np.stack(batch)
-
-
-def _version(path: Path) -> tuple[Path, int]:
-    """What a cache of a file goes by: another file under the same path is another one."""
-    return path, path.stat().st_mtime_ns
-
-
-@lru_cache(maxsize=1)
-def _gigapath(path: Path, _mtime: int, device: str) -> Encoder:
-    from stpath_assets.features.gigapath import GigaPathEncoder
-
-    return GigaPathEncoder.load(path, device)
-
-
-@lru_cache(maxsize=8)
-def _file_sha256(path: Path, _mtime: int) -> str:
-    # Once a process: 4.5 GB take seconds, and a batch of slides asks once a slide.
-    return sha256_of_file(path)

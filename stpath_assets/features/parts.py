@@ -16,12 +16,12 @@ from stpath_assets.tables import GIGAPATH_FEATURES
 
 
 class Parts:
-    """The pieces of one slide's features, of `size` tiles each but the last."""
+    """The pieces of one slide's features, of `size` tiles each, computed in batches of `batch_size`."""
 
-    def __init__(self, store: Store, slide_id: str, digest: str, size: int) -> None:
+    def __init__(self, store: Store, slide_id: str, digest: str, batch_size: int, size: int) -> None:
         # Beside the table and not in it: the catalog reads every Parquet file of a table's folder.
         self._of_slide = store.home / "tables" / ".parts" / GIGAPATH_FEATURES.name / slide_id
-        self._folder = self._of_slide / f"{digest[:32]}-{size}"
+        self._folder = self._of_slide / f"{digest[:32]}-{batch_size}-{size}"
         self.size = size
 
     def read(self) -> npt.NDArray[np.float32] | None:

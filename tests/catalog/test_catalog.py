@@ -21,6 +21,7 @@ from stpath_assets.storage import Store
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
+    GIGAPATH_THROUGHPUT,
     SLIDES,
     SPOT_EXPRESSION,
     STPATH_PREDICTIONS,
@@ -73,6 +74,7 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
     write_slide(store, slide_id, status)
     store.write(TILE_GRIDS.name, slide_id, rows_of(TILE_GRIDS, slide_id, tile_id=TILES, x_px=[0.0, 224.0, 0.0]), FACTS)
     store.write(GIGAPATH_FEATURES.name, slide_id, rows_of(GIGAPATH_FEATURES, slide_id, tile_id=TILES), FACTS)
+    store.write(GIGAPATH_THROUGHPUT.name, slide_id, rows_of(GIGAPATH_THROUGHPUT, slide_id, encoder=["demo"]), FACTS)
     tiles = {"tile_id": np.array(TILES, object)}
     store.write_by_gene(STPATH_PREDICTIONS.name, slide_id, tiles, [(GENES, EXPRESSION)], FACTS, model="stpath-demo")
     spots = {"spot_id": np.array(["1x1", "2x1"], object), "x_px": np.array([10.0, 20]), "y_px": np.array([5.0, 6])}
@@ -92,6 +94,7 @@ FULL = {
     "slides": 1,
     "tile_grids": 3,
     "gigapath_features": 3,
+    "gigapath_throughput": 1,
     "stpath_predictions": 6,
     "spot_expression": 4,
     "evaluation_metrics": 2,

@@ -16,7 +16,7 @@ from torchvision.transforms import functional
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import EncoderChoice, embed
 from stpath_assets.features import gigapath as module
-from stpath_assets.features.gigapath import ARCHITECTURE, DIM, GigaPathEncoder
+from stpath_assets.features.gigapath import ARCHITECTURE, DIM, load
 from stpath_assets.slides import open_slide
 from stpath_assets.tiles import tile
 
@@ -57,7 +57,7 @@ def test_the_forward_is_timms_on_torchvisions_normalization(
     x = torch.stack([functional.normalize(functional.to_tensor(t), mean, std) for t in batch])
     with torch.inference_mode():
         expected = model(x).numpy()
-    features = GigaPathEncoder.load(weights_file, **SMALL).encode(batch)
+    features = load(weights_file, **SMALL).encode(batch)
     assert features.shape == (3, 96)
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, expected, atol=1e-5)
@@ -65,7 +65,7 @@ def test_the_forward_is_timms_on_torchvisions_normalization(
 
 
 def test_features_do_not_depend_on_the_batch(weights_file: Path, batch: npt.NDArray[np.uint8]) -> None:
-    encoder = GigaPathEncoder.load(weights_file, **SMALL)
+    encoder = load(weights_file, **SMALL)
     alone = np.concatenate([encoder.encode(t[None]) for t in batch])
     np.testing.assert_allclose(alone, encoder.encode(batch), atol=1e-5)
 
@@ -73,17 +73,17 @@ def test_features_do_not_depend_on_the_batch(weights_file: Path, batch: npt.NDAr
 def test_safetensors_and_half_precision_are_read_too(
     model: torch.nn.Module, weights_file: Path, tmp_path: Path, batch: npt.NDArray[np.uint8]
 ) -> None:
-    expected = GigaPathEncoder.load(weights_file, **SMALL).encode(batch)
+    expected = load(weights_file, **SMALL).encode(batch)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(GigaPathEncoder.load(tmp_path / "model.safetensors", **SMALL).encode(batch), expected)
+    np.testing.assert_array_equal(load(tmp_path / "model.safetensors", **SMALL).encode(batch), expected)
     torch.save({k: v.half() for k, v in model.state_dict().items()}, tmp_path / "half.bin")
-    half = GigaPathEncoder.load(tmp_path / "half.bin", **SMALL)
+    half = load(tmp_path / "half.bin", **SMALL)
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     np.testing.assert_allclose(half.encode(batch), expected, atol=2e-2)
 
 
 def test_tiles_of_another_size_are_refused(weights_file: Path) -> None:
-    encoder = GigaPathEncoder.load(weights_file, **SMALL)
+    encoder = load(weights_file, **SMALL)
     for shape in ((1, 256, 256, 3), (1, 224, 224, 4), (224, 224, 3)):
         with pytest.raises(FeatureError, match="GigaPath takes tiles of 224 px"):
             encoder.encode(np.zeros(shape, np.uint8))
@@ -116,7 +116,7 @@ def test_one_load_serves_every_slide(weights_file: Path, monkeypatch: pytest.Mon
 
 def refusal(path: Path) -> str:
     with pytest.raises(WeightsError) as error:
-        GigaPathEncoder.load(path, **SMALL)
+        load(path, **SMALL)
     message = str(error.value)
     assert "\n" not in message
     assert path.name in message

@@ -81,7 +81,7 @@ def test_pieces_of_another_grid_are_not_taken_up(slide, monkeypatch: pytest.Monk
 
 
 def test_a_damaged_piece_and_what_follows_is_computed_again(tmp_path: Path) -> None:
-    parts = Parts(Store(tmp_path), "a", "0" * 64, 2)
+    parts = Parts(Store(tmp_path), "a", "0" * 64, 1, 2)
     rows = np.arange(6 * 1536, dtype=np.float32).reshape(6, 1536)
     for first in (0, 2, 4):
         parts.write(first, rows[first : first + 2])

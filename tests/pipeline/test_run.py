@@ -21,11 +21,11 @@ def lines(text: str) -> list[str]:
 
 
 def parts(home: Path) -> dict[str, bytes]:
-    # `slides` holds the time of registration; everything after it is a function of the scan.
+    # `slides` holds the time of registration, `gigapath_throughput` what it took; all else is a function of the scan.
     return {
         str(p.relative_to(home)): p.read_bytes()
         for p in (home / "tables").rglob("*.parquet")
-        if p.parent.name != "slides"
+        if p.parent.name not in ("slides", "gigapath_throughput")
     }
 
 

@@ -10,7 +10,7 @@ from stpath_assets.tables import TABLES
 
 
 @dg.asset(
-    deps=list(TABLES),
+    deps=[t.name for t in TABLES.values() if t.asset is None],
     group_name="catalog",
     description="`catalog.duckdb`: a view a table, over the Parquet files of all live slides. Rebuilt beside and renamed.",
     owners=OWNERS,

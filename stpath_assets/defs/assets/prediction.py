@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
+from stpath_assets.defs.assets.batches import PREDICTIONS_A_RUN, Report, Results, each_slide
+from stpath_assets.defs.assets.spec import live_slide, metadata_of, one_line_failures, per_slide, picture
 from stpath_assets.prediction import ModelChoice, store_prediction
 from stpath_assets.prediction.predict import CODE_VERSION
 from stpath_assets.reports import draw_maps, varies
@@ -20,6 +21,7 @@ VARIES = "varies_over_tiles"
     code_version=CODE_VERSION,
     description="Predicted by STPath for the genes asked for, given organ and technology.",
     gpu=True,
+    slides_a_run=PREDICTIONS_A_RUN,
     checks=[
         dg.AssetCheckSpec(
             VARIES,
@@ -28,20 +30,25 @@ VARIES = "varies_over_tiles"
         )
     ],
 )
-def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Predicts and draws."""
     store = Store(settings.home)
     with one_line_failures():
-        row = live_slide(settings, context.partition_key)
         choice = ModelChoice.for_encoder(settings.encoder, settings)
-        made = store_prediction(store, row, choice, choice.panel(settings.genes))
+        panel = choice.panel(settings.genes)
+
+    def predict(slide_id: str) -> Report:
+        row = live_slide(settings, slide_id)
+        made = store_prediction(store, row, choice, panel)
         maps = draw_maps(store, row, settings)
-        genes, moving = varies(store, row.slide_id)
-    metadata = {
-        "genes": genes,
-        "model": choice.name,
-        "figures": str(settings.home / "figures" / row.slide_id),
-        **{f"map_{gene}": picture(uri, gene) for gene, uri in maps.items()},
-    }
-    check = dg.AssetCheckResult(passed=moving, check_name=VARIES, severity=dg.AssetCheckSeverity.ERROR)
-    return result(context, settings, STPATH_PREDICTIONS, made, metadata, [check])
+        genes, moving = varies(store, slide_id)
+        metadata = {
+            "genes": genes,
+            "model": choice.name,
+            "figures": str(settings.home / "figures" / slide_id),
+            **{f"map_{gene}": picture(uri, gene) for gene, uri in maps.items()},
+        }
+        said = metadata_of(context, settings, STPATH_PREDICTIONS, slide_id, made, metadata)
+        return Report(made.fingerprint.digest, said, {VARIES: moving})
+
+    yield from each_slide(context, predict, [VARIES])

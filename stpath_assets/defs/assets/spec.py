@@ -3,6 +3,7 @@
 Metadata is small: numbers under stable names, which the UI plots, and pictures of at most 50 KB.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,23 +35,30 @@ def per_slide(
     code_version: str,
     description: str,
     gpu: bool = False,
+    slides_a_run: int = 1,
     checks: Sequence[dg.AssetCheckSpec] = (),
-) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
-    """The decorator of an asset that stores one part of `table` a slide."""
-    return dg.asset(
-        name=table.name,
-        deps=list(deps),
-        partitions_def=SLIDES,
-        group_name=group,
-        description=f"One row is {table.row}. {description}",
-        owners=OWNERS,
-        kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
-        code_version=code_version,
-        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
-        check_specs=list(checks),
-        pool=GPU_POOL if gpu else None,
-        op_tags=GPU_TAGS if gpu else None,
-    )
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """The decorator of an asset that stores one part of `table` a slide; with `slides_a_run` see `batches`."""
+    with warnings.catch_warnings():
+        # backfill_policy is called beta, to whoever loads the code location, each time.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.asset(
+            name=table.name,
+            deps=list(deps),
+            partitions_def=SLIDES,
+            group_name=group,
+            description=f"One row is {table.row}. {description}",
+            owners=OWNERS,
+            kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
+            code_version=code_version,
+            metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+            check_specs=list(checks),
+            pool=GPU_POOL if gpu else None,
+            op_tags=GPU_TAGS if gpu else None,
+            backfill_policy=dg.BackfillPolicy.multi_run(slides_a_run),
+            # A run of many slides records each by itself; an event for all of them would say the same of each.
+            output_required=slides_a_run == 1,
+        )
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -98,21 +106,33 @@ def result(
     checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult:
     """What an asset reports: its fingerprint as data version, its row count, notes, and what it adds."""
-    store, slide_id = Store(settings.home), context.partition_key
-    for note in made.notes:
-        context.log.warning(note)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.fingerprint.digest),
-        metadata={
-            "dagster/partition_row_count": store.row_count(table.name, slide_id),
-            "dagster/uri": str(store.path(table.name, slide_id)),
-            "size_bytes": store.path(table.name, slide_id).stat().st_size,
-            "made": made.made,
-            **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
-            **(metadata or {}),
-        },
+        metadata=metadata_of(context, settings, table, context.partition_key, made, metadata),
         check_results=list(checks),
     )
+
+
+def metadata_of(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    table: Table,
+    slide_id: str,
+    made: Made,
+    metadata: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What every asset says of a slide's part: rows, place, size, notes, and what it adds. Logs the notes."""
+    store = Store(settings.home)
+    for note in made.notes:
+        context.log.warning(note)
+    return {
+        "dagster/partition_row_count": store.row_count(table.name, slide_id),
+        "dagster/uri": str(store.path(table.name, slide_id)),
+        "size_bytes": store.path(table.name, slide_id).stat().st_size,
+        "made": made.made,
+        **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
+        **(metadata or {}),
+    }
 
 
 def picture(data_uri: str, alt: str) -> dg.MarkdownMetadataValue:

@@ -1,0 +1,136 @@
+"""A vision transformer on one device as an encoder: precision, batches, and what is done when memory runs out.
+
+Which architecture and which transform belong in `gigapath` and `timm_models`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stpath_assets.errors import FeatureError
+from stpath_assets.features.encoders import Precision
+
+MOST_TILES = 256
+"""Largest batch that is tried: from there on a GPU gains nothing and memory is better left to others."""
+
+CPU_TILES = 16
+
+_SHARE = 0.8  # of a GPU's memory that a batch may fill
+
+Prepare = Callable[[npt.NDArray[np.uint8], str], torch.Tensor]
+
+
+class TorchEncoder:
+    """A model that takes (B, 3, H, W) float32 and gives (B, dim); `prepare` makes its input from tiles.
+
+    In `bfloat16` and `float16` matrix products are computed by autocast, while norms, softmax and sums stay float32;
+    `float32` is the reference. `facts` may say more of where the model comes from.
+    """
+
+    def __init__(
+        self, name: str, model: torch.nn.Module, prepare: Prepare, device: str, precision: Precision, sha256: str = ""
+    ) -> None:
+        self.name, self.precision, self.weights_sha256 = name, precision, sha256
+        self._device, self._prepare = torch.device(device), prepare
+        self._dtype = getattr(torch, precision)
+        self.model = model.eval().requires_grad_(False).to(self._device)
+        if precision != "float32":
+            _halve_products(self.model, self._dtype)
+        self._most: int | None = None
+        self._batch_size: int | None = None
+
+    @property
+    def device(self) -> str:
+        """The device, by the name that its maker gave it."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
+
+    @property
+    def batch_size(self) -> int:
+        """How many tiles at once suit the device. On a GPU the largest power of two, up to `MOST_TILES`, whose memory,
+        measured on a small batch, stays below a share of the device's: the same on every device of a kind.
+        """
+        if self._batch_size is None:
+            self._batch_size = self._fitting() if self._device.type == "cuda" else CPU_TILES
+        return self._batch_size
+
+    @property
+    def gpu_memory_bytes(self) -> int | None:
+        """The most memory that has been allocated on the GPU, None without one."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
+
+    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embeddings of (B, H, W, 3) uint8 RGB tiles: (B, dim) float32.
+
+        Where memory does not suffice, the batch is halved, as are later ones. Raises `FeatureError` where one tile is too
+        much, or tiles are of a size that the model does not take.
+        """
+        x = self._prepare(batch, self._device.type)
+        while True:
+            try:
+                most = self._most or max(len(x), 1)
+                return np.concatenate([self._forward(part) for part in x.split(most)])
+            except RuntimeError as e:
+                if not _out_of_memory(e):
+                    raise
+                if min(most, len(x)) == 1:
+                    raise FeatureError(
+                        f"{self.name}: {self.device} has too little memory for one tile; free some, or set STPATH_DEVICE to cpu"
+                    ) from e
+                self._most = max(min(most, len(x)) // 2, 1)
+            # Outside of the handler, whose traceback holds what was allocated.
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _forward(self, x: torch.Tensor) -> npt.NDArray[np.float32]:
+        reduced = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
+            # Pinned memory is copied while the GPU computes; for a CPU it would be one copy more.
+            if self._device.type == "cuda" and x.device.type == "cpu":
+                x = x.pin_memory().to(self._device, non_blocking=True)
+            out: npt.NDArray[np.float32] = self.model(x).float().cpu().numpy()
+            return out
+
+    def _fitting(self) -> int:
+        """The largest batch of `MOST_TILES`, halved until it fits, by what batches of 4 and 8 tiles take."""
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        before = torch.cuda.memory_allocated(self._device)
+        peaks = []
+        for n in (4, 8):
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self.encode(np.full((n, 224, 224, 3), 255, np.uint8))
+            peaks.append(torch.cuda.max_memory_allocated(self._device))
+        return fitting(total, before, *peaks)
+
+
+def fitting(total: int, resident: int, peak_4: int, peak_8: int) -> int:
+    """The largest power of two, from 1 to `MOST_TILES`, of tiles whose memory fits a device of `total` bytes on which
+    `resident` are taken, if 4 tiles take up to `peak_4` in all and 8 up to `peak_8`.
+    """
+    a_tile = max(peak_8 - peak_4, 1) / 4
+    fixed = max(peak_4 - 4 * a_tile, resident)
+    n = MOST_TILES
+    while n > 1 and fixed + n * a_tile > _SHARE * total:
+        n //= 2
+    return n
+
+
+def _halve_products(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Stores the weights of matrix products in the precision that they are computed in: autocast would do so each time."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.to(dtype)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def checked_state(model: torch.nn.Module, state: dict[str, Any]) -> tuple[list[str], int]:
+    """The tensors of `state` that are missing from a model, unknown to it or of another shape, and how many it has."""
+    expected = model.state_dict()
+    wrong = sorted(set(expected) ^ set(state)) or [k for k, v in expected.items() if v.shape != state[k].shape]
+    return wrong, len(expected)
