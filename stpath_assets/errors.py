@@ -48,3 +48,7 @@ class StorageError(StpathError):
 
 class QueryError(StpathError):
     """An SQL query that is wrong or that would write."""
+
+
+class ServingError(StpathError):
+    """The warm encoder on a Ray cluster cannot be reached, or is not the one that is asked for."""

@@ -134,5 +134,7 @@ def precision(name: str, device: str) -> Literal["float32", "bfloat16", "float16
     if name == "auto":
         return "float16" if on_gpu and torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
     if name == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise WeightsError(f"{torch.cuda.get_device_name(device)} has no bfloat16; set STPATH_ENCODER_PRECISION to float16")
+        raise WeightsError(
+            f"{torch.cuda.get_device_name(device)} has no bfloat16; set STPATH_ENCODER_PRECISION to float16"
+        )
     return cast(Literal["float32", "bfloat16", "float16"], name)

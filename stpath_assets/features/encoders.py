@@ -102,15 +102,17 @@ class EncoderChoice:
             "encoder": self.name,
             "encoder_weights_sha256": self.weights_sha256(),
             "encoder_precision": self.used_precision(),
-            "encoder_code": f"{CODE_VERSION}.{self._code_version()}",
+            "encoder_code": self.code_version,
         }
 
     def extend(self, tiles: Fingerprint) -> Fingerprint:
         """The fingerprint of features of a grid of tiles."""
         return extend(tiles, self.facts())
 
-    def _code_version(self) -> str:
-        return {"demo": demo.VERSION}.get(self.name, "1")
+    @property
+    def code_version(self) -> str:
+        """Of the code that computes features: raised when the same pixels and weights give others."""
+        return f"{CODE_VERSION}.{demo.VERSION if self.name == 'demo' else '1'}"
 
     def _file(self) -> tuple[Path, tuple[int, int]]:
         return _version(weights.locate(self.path, weights.GIGAPATH))

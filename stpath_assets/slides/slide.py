@@ -50,6 +50,11 @@ class Slide:
         """What reads the scan: `tiffslide`, `openslide` or `image`."""
         return self._open_backend.name
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The local files that the scan consists of; none where it is read from a URL."""
+        return tuple(self._open_backend.files)
+
     def content(self) -> tuple[str, int]:
         """SHA-256 and size in bytes of the scan, of all the files that it consists of (see `source.content_of`)."""
         files = self._open_backend.files

@@ -1,0 +1,64 @@
+"""Connecting to a Ray cluster quickly, quietly, and with one line where there is none."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from stpath_assets.errors import ServingError
+from stpath_assets.features.serving.messages import NAMESPACE
+
+_SERVE = "start one (ray start --head) and serve the encoder on it: stpath-assets gigapath serve"
+_CONNECT_S = 5.0
+
+
+def import_ray() -> Any:
+    """The module, without usage statistics. Raises `ServingError` where it is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Clusters ask for a token where one has been made; a client has to be told to show it.
+    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    try:
+        import ray
+    except ImportError as e:
+        raise ServingError(
+            "Ray is not installed; run: pip install 'stpath-assets[ray]', or unset STPATH_RAY_ADDRESS"
+        ) from e
+    return ray
+
+
+def connect(address: str) -> Any:
+    """Connects this process to a running cluster: `auto` for one on this machine, or `host:port`. Returns the module.
+
+    Raises `ServingError` where there is none.
+    """
+    ray = import_ray()
+    if address.startswith("ray://"):
+        raise ServingError(
+            f"STPATH_RAY_ADDRESS={address}: is a Ray client's address; give that of the cluster, host:port as ray start prints it"
+        )
+    try:
+        if address != "auto":
+            knock(address)  # Ray itself takes half a minute to say that nothing listens
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True
+        )
+    except Exception as e:  # ConnectionError, RuntimeError and types of its own, by version
+        raise ServingError(f"no Ray cluster answers at {address} ({_first_line(e)}); {_SERVE}") from e
+    return ray
+
+
+def knock(address: str) -> None:
+    """Raises `OSError` or `ValueError` where nothing listens at host:port."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+
+
+def _has_token() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
