@@ -37,7 +37,7 @@ def serve(choice: EncoderChoice, deployment: Deployment, address: str | None, sa
     if address is None:
         ray = import_ray()
         ray.init(
-            namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            "local", namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
             num_gpus=None if deployment.gpus else 0,
         )  # fmt: skip
     else:
@@ -93,6 +93,8 @@ def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment) -> None:
     counter = ray.remote(Counter).options(
         name=COUNTER, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
     )
+    # Its own account of what it does belongs in its logs; what matters is said here.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR", "enable_access_log": False})
     deployed = serve.deployment(
         name=DEPLOYMENT,
@@ -102,8 +104,6 @@ def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment) -> None:
         health_check_timeout_s=120,  # a batch of the real encoder takes a CPU most of a minute
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )(EncoderReplica)
-    # Its own account of what it does belongs in its logs; what matters is said here.
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         serve.run(deployed.bind(choice, deployment.in_flight, counter.remote()), name=APPLICATION, route_prefix=None)
     except Exception as e:  # RuntimeError, TimeoutError and Ray's own
