@@ -8,7 +8,7 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,30 +61,35 @@ def main() -> None:
 @click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...).")
 @click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD.")
 @click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
-@click.option("--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder.")
-@click.option("--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask.")
+@click.option(
+    "--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder; or none."
+)
+@click.option(
+    "--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask; or none."
+)
+@click.option("--features", type=click.Path(), help="TRIDENT's .h5 of GigaPath features, in place of ours; or none.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @_common
-def add(
-    scans: tuple[str, ...], home: str | None, slide_id: str | None, spots: str | None, regions: str | None, **known: Any
-) -> None:
+def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
     """Register scans with what is known of them. They are read where they are."""
+    from stpath_assets.features import trident
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry
     from stpath_assets.storage import Store
 
-    if len(scans) > 1 and (slide_id or spots or regions):
-        raise click.UsageError("--id, --spots and --regions belong to one slide: add it by itself")
+    if len(scans) > 1 and any(known[name] for name in ("slide_id", "spots", "regions", "features")):
+        raise click.UsageError("--id, --spots, --regions and --features belong to one slide: add it by itself")
     settings = load_settings(home)
-    registry, added = Registry(Store(settings.home)), 0
+    registry, added, notes = Registry(Store(settings.home)), 0, list[str]()
     for scan in scans:
         try:
-            row = registry.add(scan, spots=spots, regions=regions, slide_id=slide_id, **known)
+            notes.clear()
+            row = registry.add(scan, check=lambda row: notes.extend(trident.check(row)), **known)
         except StpathError as e:
             _complain(str(e))
             continue
         added += 1
-        for warning in row.warnings:
+        for warning in (*row.warnings, *notes):
             click.echo(f"note: {warning}", err=True)
         click.echo(
             f"{row.slide_id}: {row.width_px} x {row.height_px} px, {row.mpp:g} µm/px ({row.mpp_source}), "
@@ -121,11 +126,14 @@ def _run(settings: Any, slide_ids: tuple[str, ...], as_json: bool = False) -> in
         from stpath_assets.features import embedder_of
         from stpath_assets.prediction import ModelChoice
         from stpath_assets.progress import listening
+        from stpath_assets.slides import Registry
+        from stpath_assets.storage import Store
 
         # Before any slide is touched: these would fail each of them in the same way.
         model = ModelChoice.for_encoder(settings.encoder, settings)
         model.load_vocabulary().select(model.panel(settings.genes))
-        embedder_of(settings).facts()
+        if not all(Registry(Store(settings.home)).get(s).features_uri for s in chosen):
+            embedder_of(settings).facts()
         with listening(listen):
             outcomes = materialize(settings, chosen)
     for note in dict.fromkeys(note for o in outcomes for note in o.notes):
@@ -203,7 +211,10 @@ def predict(
         panel = model.panel(settings.genes)
         model.load_vocabulary().select(panel)
         with listening(listen), open_slide(scan, mpp) as slide:
-            tiles = tile(slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter)
+            tiles = tile(
+                slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter,
+                on_unreadable=settings.unreadable,
+            )  # fmt: skip
             features = embed(tiles, embedder_of(settings), settings.batch_size)
             write_h5ad(predict_expression(features, organ, tech, panel, model=model), Path(out))
     click.echo(f"{out}: {len(tiles)} tiles, {model.name}")
@@ -225,17 +236,21 @@ def sql(query: str, home: str | None, form: str) -> None:
 
 @main.command()
 @click.argument("slide_id")
-@click.option("--to", "form", type=click.Choice(["h5ad"]), required=True)
+@click.option("--to", "form", type=click.Choice(["h5ad", "trident"]), required=True)
 @click.option("--out", required=True, type=click.Path(dir_okay=False))
 @_common
 def export(slide_id: str, home: str | None, form: str, out: str) -> None:
-    """Write a slide's stored prediction in another tool's form."""
-    from stpath_assets.catalog.export import write_h5ad
+    """Write a slide's stored prediction (h5ad), or its tiles and features (trident), in another tool's form."""
+    from stpath_assets.catalog.export import write_h5ad, write_trident
     from stpath_assets.prediction import read_prediction
     from stpath_assets.settings import load_settings
     from stpath_assets.storage import Store
 
-    write_h5ad(read_prediction(Store(load_settings(home).home), slide_id), Path(out))
+    store = Store(load_settings(home).home)
+    if form == "trident":
+        write_trident(store, slide_id, Path(out))
+    else:
+        write_h5ad(read_prediction(store, slide_id), Path(out))
     click.echo(out)
 
 
@@ -274,6 +289,41 @@ def status(home: str | None, as_json: bool) -> None:
         status_table(rows)
     else:
         click.echo(f"no slide is registered in {settings.home}; add one: stpath-assets add SLIDE")
+
+
+@main.command()
+@click.option("--gigapath", "compare", is_flag=True, help="Embed a tile and compare with its published embedding.")
+@click.option("--tile", type=click.Path(path_type=Path), help="With --gigapath: the tile, prov_normal_000_1.png.")
+@click.option(
+    "--embedding", type=click.Path(path_type=Path), help="With --gigapath: its embedding, prov_normal_000_1.pt."
+)
+@click.option("--json", "as_json", is_flag=True)
+@_common
+def doctor(home: str | None, compare: bool, tile: Path | None, embedding: Path | None, as_json: bool) -> None:
+    """Check that everything is there and whole, and put dead runs in order; exit code 1 if something is wrong."""
+    from stpath_assets.terminal import show_checks
+
+    if compare != (tile is not None) or compare != (embedding is not None):
+        raise click.UsageError("--gigapath, --tile and --embedding belong together")
+    sys.exit(0 if show_checks(_checks(home, tile, embedding), as_json) else 1)
+
+
+def _checks(home: str | None, tile: Path | None, embedding: Path | None) -> Iterator[Any]:
+    """All checks, one after the other as they are done."""
+    from stpath_assets.defs.doctor import records
+    from stpath_assets.doctor import Check, checks, compare_with_published
+    from stpath_assets.settings import load_settings
+
+    try:
+        settings = load_settings(home)
+    except StpathError as e:
+        yield Check("settings", False, str(e))
+        return
+    yield Check("settings", True, str(settings.home))
+    yield records(settings)
+    yield from checks(settings)
+    if tile is not None and embedding is not None:
+        yield compare_with_published(settings, tile, embedding)
 
 
 @main.command()

@@ -26,6 +26,10 @@ class TissueError(StpathError):
     """A slide has no tissue that a tile could cover."""
 
 
+class TilesLostError(TissueError):
+    """A slide has tissue, and every tile of it was dropped."""
+
+
 class FeatureError(StpathError):
     """Features are missing, of a wrong width, not finite, or from another encoder than asked for."""
 

@@ -35,6 +35,7 @@ TILE_COLOURS = {
     "blank": (40, 130, 220),
     "grey": (110, 110, 110),
     "blurred": (200, 30, 30),
+    "unreadable": (200, 0, 200),
 }
 """How tiles are drawn: the kept ones, and the dropped ones by reason."""
 

@@ -47,7 +47,7 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, st
         part = store.read_by_gene(STPATH_PREDICTIONS.name, row.slide_id, missing)
         tiles = store.read(TILE_GRIDS.name, row.slide_id)
         with row.open() as slide:
-            thumbnail = slide.thumbnail(1400)
+            thumbnail = slide.thumbnail(1400, partly=settings.unreadable == "drop")
         for i, gene in track(enumerate(part.genes), f"{row.slide_id}: maps", len(part.genes)):
             figure = figures.expression_map(
                 thumbnail,

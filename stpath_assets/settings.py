@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     )
     stride: float = Field(1.0, ge=0.1, le=10, description="distance between tiles of a regular grid, tile sides")
     quality_filter: bool = Field(True, description="whether tiles under pen, blank, grey or blurred are dropped")
+    unreadable: Literal["fail", "drop"] = Field(
+        "fail", description="what becomes of tiles whose pixels cannot be decoded: the slide fails, or they are dropped"
+    )
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
     @classmethod

@@ -46,7 +46,9 @@ class Table:
 
 _SLIDE_ID = _column("slide_id", pa.string(), "slide, unique in the data root")
 _TILE_ID = _column(
-    "tile_id", pa.string(), "tile, unique in its slide: row and column of the grid, or number of the spot"
+    "tile_id",
+    pa.string(),
+    "tile, unique in its slide: row and column of the grid, or number of the spot or of the tile in a file",
 )
 _MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` where the demo weights were used")
 
@@ -86,6 +88,9 @@ SLIDES = Table(
             ),
             _column("registered_at", pa.timestamp("us", tz="UTC"), "when the scan was first registered"),
             _column("regions_uri", pa.string(), "GeoJSON of regions that edit the tissue mask, if any", nullable=True),
+            _column(
+                "features_uri", pa.string(), "file of tiles and their features, made elsewhere, if any", nullable=True
+            ),
         ]
     ),
 )

@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from stpath_assets.progress import Listener
 
 if TYPE_CHECKING:
     import duckdb
+
+    from stpath_assets.doctor import Check
 
 _ROWS_AT_ONCE = 10_000
 
@@ -69,6 +72,19 @@ def status_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(str(v) for v in row.values()))
     Console(highlight=False).print(table)
+
+
+def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
+    """Prints checks, a line each as they are done or as one JSON array; whether all are well."""
+    done = []
+    for check in checks:
+        done.append(check)
+        if not as_json:
+            mark = "wrong" if not check.ok else "note" if check.todo else "ok"
+            print(f"{mark:5}  {check.name}: {check.said}{f'; {check.todo}' if check.todo else ''}", flush=True)
+    if as_json:
+        print(json.dumps([asdict(c) for c in done], indent=1))
+    return all(c.ok for c in done)
 
 
 def print_result(result: "duckdb.DuckDBPyRelation", form: str) -> None:

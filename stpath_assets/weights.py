@@ -1,30 +1,19 @@
 """Finds and reads model weights: local files first, then the Hugging Face hub at a pinned revision.
 
-HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as everywhere. With local files nothing touches the network. Files
-are read as safetensors or with `weights_only`: a checkpoint never runs code.
+With local files nothing touches the network; the hub's client is in `hub`. Files are read as safetensors or with
+`weights_only`: a checkpoint never runs code.
 """
 
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from stpath_assets import hashes
 from stpath_assets.errors import WeightsError
-from stpath_assets.fingerprint import sha256_of_file
+from stpath_assets.hub import HubFile, fetch
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a hub repository at a revision, and the setting that names a local copy instead."""
-
-    repository: str
-    filename: str
-    revision: str
-    setting: str
-    gated: bool = False
 
 
 GIGAPATH = HubFile(
@@ -40,44 +29,19 @@ STPATH = HubFile("tlhuang/STPath", "stfm.pth", "main", "STPATH_WEIGHTS")
 def locate(local: Path | None, hub: HubFile) -> Path:
     """The local file if one is given, else the hub's, downloaded or from its cache.
 
-    Raises `WeightsError` with the steps for access where there is neither.
+    Raises `WeightsError` with the steps to take where there is neither.
     """
     if local is not None:
         path = Path(local).expanduser()
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file; check {hub.setting}")
         return path
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    by_hand = f"or put {hub.filename} on this machine and set {hub.setting} to its path (air-gapped machines: the same)"
-    where = f"{hub.repository} at {hub.revision[:12]}"
-    try:
-        return Path(hf_hub_download(hub.repository, hub.filename, revision=hub.revision))
-    except (GatedRepoError, RepositoryNotFoundError) as e:
-        access = (
-            f"ask for access on the model's page at Hugging Face ({hub.repository}), "
-            "then log in with `hf auth login` or set HF_TOKEN"
-            if hub.gated
-            else f"check that {hub.repository} still exists on Hugging Face"
-        )
-        raise WeightsError(f"{where}: access refused; {access}, {by_hand}") from e
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
-        access = "; it is gated: ask for access on its page at Hugging Face and set HF_TOKEN" if hub.gated else ""
-        raise WeightsError(
-            f"{where}: not in the local cache, and the hub cannot be reached "
-            f"(offline, or HF_HUB_OFFLINE is set){access}, {by_hand}"
-        ) from e
+    return fetch(hub)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a weights file, hexadecimal."""
-    return sha256_of_file(path)
+    """SHA-256 of a weights file, hexadecimal; computed once a file (`hashes`)."""
+    return hashes.sha256_of(path)
 
 
 def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":

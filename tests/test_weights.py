@@ -6,13 +6,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import save_file
 
 from stpath_assets import weights
@@ -68,43 +66,6 @@ def test_the_hub_is_asked_for_the_pinned_revision(tmp_path: Path, monkeypatch: p
     hub = weights.GIGAPATH
     assert asked == [("prov-gigapath/prov-gigapath", "pytorch_model.bin", {"revision": hub.revision})]
     assert len(hub.revision) == 40, "a commit, not a branch that moves"
-
-
-# As much of an answer as the hub's errors look at.
-ANSWER: Any = SimpleNamespace(headers={}, request=None)
-REFUSED = [GatedRepoError("gated", response=ANSWER), RepositoryNotFoundError("gone", response=ANSWER)]
-
-
-@pytest.mark.parametrize("error", REFUSED, ids=lambda e: type(e).__name__)
-def test_refused_access_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def download(*_: str, **__: str) -> str:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    message = refusal(weights.locate, None, weights.GIGAPATH)
-    for said in ("prov-gigapath/prov-gigapath", "access", "HF_TOKEN", "pytorch_model.bin", "STPATH_GIGAPATH_WEIGHTS"):
-        assert said in message
-    message = refusal(weights.locate, None, weights.STPATH)
-    for said in ("tlhuang/STPath", "stfm.pth", "STPATH_WEIGHTS"):
-        assert said in message
-
-
-UNREACHABLE = [
-    LocalEntryNotFoundError("not in the cache"),
-    HfHubHTTPError("502", response=ANSWER),
-    ConnectionError("no route to host"),
-]
-
-
-@pytest.mark.parametrize("error", UNREACHABLE, ids=lambda e: type(e).__name__)
-def test_a_hub_that_cannot_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def download(*_: str, **__: str) -> str:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    message = refusal(weights.locate, None, weights.GIGAPATH)
-    for said in ("prov-gigapath/prov-gigapath", "HF_TOKEN", "HF_HUB_OFFLINE", "STPATH_GIGAPATH_WEIGHTS"):
-        assert said in message
 
 
 def test_offline_with_an_empty_cache_nothing_is_asked_of_the_network(tmp_path: Path) -> None:

@@ -133,8 +133,10 @@ def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Par
 def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None) -> Made:
     """Brings a registered slide's `gigapath_features` up to date with its stored tiles.
 
-    What it took is stored beside, in `gigapath_throughput`.
+    What it took is stored beside, in `gigapath_throughput`. Features of a file that came with the slide are taken as they are.
     """
+    if row.features_uri is not None:
+        return _import(store, row, row.features_uri)
     embedder = LocalEmbedder(by) if isinstance(by, EncoderChoice) else by
     facts = embedder.facts()
     fingerprint = extend(store.require(TILE_GRIDS.name, row.slide_id), facts)
@@ -149,6 +151,29 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
     took = embedder.meter.to_table(row.slide_id, facts["encoder"], facts["encoder_precision"])
     store.write(GIGAPATH_THROUGHPUT.name, row.slide_id, took, fingerprint)
     parts.clear()
+    return Made(fingerprint, True)
+
+
+def _import(store: Store, row: Registered, path: str) -> Made:
+    """The features of a file made elsewhere, for the tiles that came from the same file."""
+    from stpath_assets.features import trident  # reads HDF5, which whoever embeds need not wait for
+
+    imported = trident.read(path, row)
+    facts = {**imported.facts, "features_sha256": imported.sha256}
+    fingerprint = extend(store.require(TILE_GRIDS.name, row.slide_id), facts)
+    if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
+        return Made(fingerprint, False)
+    tiles = store.read(TILE_GRIDS.name, row.slide_id)
+    ids = tiles["tile_id"].to_pylist()
+    if ids != list(imported.tiles.tile_ids):
+        raise FeatureError(
+            f"{row.slide_id}: {path} was changed since its tiles were taken; run: stpath-assets run {row.slide_id}"
+        )
+    features = Features(
+        row.slide_id, ids, imported.matrix, centers_of(tiles), row.mpp, imported.tiles.mpp, facts["encoder"], facts
+    )
+    store.write(GIGAPATH_FEATURES.name, row.slide_id, features.to_table(), fingerprint)
+    store.path(GIGAPATH_THROUGHPUT.name, row.slide_id).unlink(missing_ok=True)  # of features that are there no more
     return Made(fingerprint, True)
 
 

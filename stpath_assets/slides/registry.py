@@ -6,7 +6,7 @@ different scans that want the same one are told apart by the start of their cont
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,9 @@ _SUFFIXES = re.compile(
     r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|vms|vmu|bif|qptiff|btf|tf8|svslide|czi|dcm|png|jpe?g)$", re.IGNORECASE
 )
 _MAX_ID = 120
+
+NONE = "none"
+"""In place of a file's path: a slide has none, or no longer. A file of that name is written ./none."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Registered:
     objective_power: float | None = None
     backend: str = "tiffslide"
     regions_uri: str | None = None
+    features_uri: str | None = None
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -76,6 +80,7 @@ class Registered:
             status=self.status,
             spots=self.spots_uri,
             regions=self.regions_uri,
+            features=self.features_uri,
         )
 
     def open(self) -> Slide:
@@ -110,11 +115,14 @@ class Registry:
         mpp: float | None = None,
         spots: str | Path | None = None,
         regions: str | Path | None = None,
+        features: str | Path | None = None,
         slide_id: str | None = None,
+        check: Callable[[Registered], object] = lambda _: None,
     ) -> Registered:
         """Registers a scan with what is known of it, or updates what is known of one that is registered already.
 
-        What is not given of one that is registered stays as it was.
+        What is not given of one that is registered stays as it was; `none` for spots, regions or features takes them away.
+        `check` looks at the row before it is stored, and raises where something is wrong with it.
 
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or
         `VocabularyError`; nothing is registered then.
@@ -124,7 +132,8 @@ class Registry:
         before = next((r for r in self.all() if r.uri == source.uri and slide_id in (None, r.slide_id)), None)
         if before is not None:
             organ, tech = organ or before.organ, tech or before.tech
-            spots, regions = spots or before.spots_uri, regions or before.regions_uri
+            spots = spots or before.spots_uri
+            regions, features = regions or before.regions_uri, features or before.features_uri
             mpp = before.mpp if mpp is None and before.mpp_source == "user" else mpp
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
@@ -132,6 +141,7 @@ class Registry:
             )
         spots_uri = _existing(source.name, "measured expression", "--spots", spots)
         regions_uri = _existing(source.name, "regions", "--regions", regions)
+        features_uri = _existing(source.name, "features", "--features", features)
         with open_slide(path if source.is_remote else source.path, mpp) as slide:
             sha256, size_bytes = slide.content()
             with self._lock():
@@ -140,8 +150,9 @@ class Registry:
                     id_, source.uri, sha256, size_bytes, slide.width_px, slide.height_px, slide.mpp, slide.mpp_source,
                     slide.mpp_file, slide.vendor, len(slide.level_dimensions), organ, tech, spots_uri, "ready", None,
                     tuple(slide.warnings), self._registered_at(id_), slide.objective_power, slide.backend,
-                    regions_uri,
+                    regions_uri, features_uri,
                 )  # fmt: skip
+                check(row)
                 self._write(row)
         return row
 
@@ -230,8 +241,8 @@ class Registry:
 
 
 def _existing(slide: str, what: str, option: str, path: str | Path | None) -> str | None:
-    """A path that belongs to a slide, absolute. Raises `SlideError` where nothing is there."""
-    if path is None:
+    """A path that belongs to a slide, absolute; None for none. Raises `SlideError` where nothing is there."""
+    if path is None or str(path) == NONE:
         return None
     absolute = Path(path).expanduser().absolute()
     if not absolute.exists():

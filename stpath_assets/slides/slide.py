@@ -19,6 +19,11 @@ from stpath_assets.slides.resampling import shrink
 from stpath_assets.slides.source import Source, content_of
 from stpath_assets.threads import ahead
 
+_FINEST_PX = 8
+"""Sides of the smallest box, in the pixels asked for, that a damaged part of a scan is told apart by."""
+
+_MAGENTA = (255, 0, 255)  # no stain and no pen has it
+
 
 @dataclass
 class Slide:
@@ -87,8 +92,23 @@ class Slide:
         that memory does not grow with the scan, from the smallest level that is at least as fine; which level
         depends on the scan alone.
         """
-        width = max(1, round(self.width_px * self.mpp / mpp))
-        height = max(1, round(self.height_px * self.mpp / mpp))
+        return self._scaled(mpp, box_px, None)
+
+    def read_scaled_partly(self, mpp: float, box_px: int = 1024) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """As `read_scaled`, of a scan that is damaged: the image, and where it could not be read, (H, W) True.
+
+        What could not be read is 255 in the image, and is to be taken for nothing.
+        """
+        unreadable = np.zeros(self._scaled_shape(mpp), bool)
+        return self._scaled(mpp, box_px, unreadable), unreadable
+
+    def _scaled_shape(self, mpp: float) -> tuple[int, int]:
+        height, width = (max(1, round(n * self.mpp / mpp)) for n in (self.height_px, self.width_px))
+        return height, width
+
+    def _scaled(self, mpp: float, box_px: int, unreadable: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8]:
+        """Raises `SlideError` at what cannot be read, or marks it in `unreadable` and goes on."""
+        height, width = self._scaled_shape(mpp)
         level = self.level_for(mpp)
         level_width, level_height = self.level_dimensions[level]
         fx, fy = level_width / width, level_height / height
@@ -97,7 +117,18 @@ class Slide:
         def fill(top: int, bottom: int, left: int, right: int) -> None:
             x, y = math.floor(left * fx), math.floor(top * fy)
             x_end, y_end = min(math.ceil(right * fx), level_width), min(math.ceil(bottom * fy), level_height)
-            pixels = self.read_level(level, x, y, x_end - x, y_end - y)
+            try:
+                pixels = self.read_level(level, x, y, x_end - x, y_end - y)
+            except SlideError:
+                if unreadable is None:
+                    raise
+                if max(bottom - top, right - left) <= _FINEST_PX:
+                    unreadable[top:bottom, left:right] = True
+                    out[top:bottom, left:right] = 255
+                    return
+                for part in _quarters(top, bottom, left, right):
+                    fill(*part)
+                return
             box = (left * fx - x, top * fy - y, (right - left) * fx, (bottom - top) * fy)
             out[top:bottom, left:right] = shrink(pixels, *box, right - left, bottom - top)
 
@@ -117,9 +148,14 @@ class Slide:
         fine = [i for i, d in enumerate(self.level_downsamples) if self.mpp * d <= mpp * 1.001]
         return max(fine, key=lambda i: self.level_downsamples[i], default=0)
 
-    def thumbnail(self, longest_px: int = 768) -> npt.NDArray[np.uint8]:
-        """The scan fitted into a square of `longest_px`, as (H, W, 3) uint8."""
-        return self.read_scaled(self.mpp * max(self.width_px, self.height_px) / longest_px)
+    def thumbnail(self, longest_px: int = 768, partly: bool = False) -> npt.NDArray[np.uint8]:
+        """The scan fitted into a square of `longest_px`, as (H, W, 3) uint8; `partly`: what cannot be read is magenta."""
+        mpp = self.mpp * max(self.width_px, self.height_px) / longest_px
+        if not partly:
+            return self.read_scaled(mpp)
+        image, unreadable = self.read_scaled_partly(mpp)
+        image[unreadable] = _MAGENTA
+        return image
 
     def close(self) -> None:
         """Closes the file."""
@@ -162,3 +198,11 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     except BaseException:
         backend.close()
         raise
+
+
+def _quarters(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int, int]]:
+    """A box in four, or in two where it is one pixel high or wide."""
+    middle, centre = (top + bottom + 1) // 2, (left + right + 1) // 2
+    rows = [(top, middle), (middle, bottom)]
+    columns = [(left, centre), (centre, right)]
+    return [(*r, *c) for r in rows for c in columns if r[0] < r[1] and c[0] < c[1]]

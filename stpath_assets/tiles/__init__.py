@@ -3,6 +3,7 @@
 Second stage of the way of the data: reads slides, knows nothing of encoders.
 """
 
+from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.quality import QualityParameters
 from stpath_assets.tiles.regions import Regions, read_regions
 from stpath_assets.tiles.survey import TileParameters
@@ -10,6 +11,7 @@ from stpath_assets.tiles.tiling import Tiles, centers_of, store_tiles, tile
 from stpath_assets.tiles.tissue import TissueParameters
 
 __all__ = [
+    "GivenTiles",
     "QualityParameters",
     "Regions",
     "TileParameters",

@@ -23,7 +23,12 @@ FOCUS_MPP = 4.0
 
 _FINE_UM, _COARSE_UM = 4.0, 12.0
 
-REASONS = ("pen", "blank", "grey", "blurred")
+UNREADABLE = "unreadable"
+"""A tile whose pixels cannot be decoded, where such tiles are dropped and not an error."""
+
+_MEASURED = ("pen", "blank", "grey", "blurred")
+
+REASONS = (UNREADABLE, *_MEASURED)
 """Why a tile is dropped, the first that holds."""
 
 Maps = dict[str, npt.NDArray]
@@ -89,14 +94,14 @@ def measure(maps: Mapping[str, npt.NDArray], grid: Grid, width_px: int, height_p
 
 
 def reasons(columns: Mapping[str, npt.NDArray], parameters: QualityParameters) -> npt.NDArray[np.str_]:
-    """Why each tile would be dropped: (N,) of `REASONS`, empty for those that are good."""
+    """Why each tile would be dropped by what was measured of it: (N,) of `REASONS`, empty for those that are good."""
     bad = [
         columns["pen_fraction"] > parameters.max_pen,
         columns["blank_fraction"] > parameters.max_blank,
         columns["saturation"] < parameters.min_saturation,
         columns["focus"] < parameters.min_focus,
     ]
-    return np.select(bad, list(REASONS), "")
+    return np.select(bad, list(_MEASURED), "")
 
 
 def share_lost(candidates: int, dropped: Mapping[str, int]) -> float:

@@ -18,9 +18,20 @@ from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Slide
 from stpath_assets.tables import TILE_GRIDS
-from stpath_assets.tiles.grid import Grid, regular_grid, side_in_level0, spot_grid
+from stpath_assets.tiles.given import GivenTiles
+from stpath_assets.tiles.grid import Grid, box_means, regular_grid, side_in_level0, spot_grid
 from stpath_assets.tiles.quality import CODE_VERSION as QUALITY_CODE_VERSION
-from stpath_assets.tiles.quality import FOCUS_MPP, REASONS, QualityParameters, measure, quality_maps, reasons, reduced
+from stpath_assets.tiles.quality import (
+    FOCUS_MPP,
+    REASONS,
+    UNREADABLE,
+    QualityParameters,
+    measure,
+    quality_maps,
+    reasons,
+    reduced,
+)
+from stpath_assets.tiles.reader import OnUnreadable, readable
 from stpath_assets.tiles.regions import Regions
 from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
 from stpath_assets.tiles.tissue import Layers, TissueParameters, layers_of_image
@@ -43,7 +54,8 @@ class HasSpots(Protocol):
 @dataclass(frozen=True)
 class TileParameters:
     """What a grid depends on beside the scan: `tile_px` pixels at `mpp` µm per pixel, `stride` tile sides apart, with
-    `min_tissue` of tissue at least and of the quality that `quality` asks for.
+    `min_tissue` of tissue at least and of the quality that `quality` asks for. Tiles whose pixels cannot be decoded fail the
+    slide, or are dropped and recorded where `on_unreadable` says so.
     """
 
     tile_px: int = 224
@@ -52,6 +64,7 @@ class TileParameters:
     stride: float = 1.0
     tissue: TissueParameters = field(default_factory=TissueParameters)
     quality: QualityParameters = field(default_factory=QualityParameters)
+    on_unreadable: OnUnreadable = "fail"
 
     def __post_init__(self) -> None:
         if self.tile_px < 1 or not self.mpp > 0 or not 0 <= self.min_tissue <= 1 or not self.stride > 0:
@@ -61,16 +74,26 @@ class TileParameters:
     def of(cls, settings: Settings) -> "TileParameters":
         """Those that the settings ask for."""
         quality = QualityParameters(drop=settings.quality_filter)
-        return cls(min_tissue=settings.min_tissue, stride=settings.stride, quality=quality)
-
-    def extend(self, slide: Fingerprint, regions: Regions | None = None, spots: HasSpots | None = None) -> Fingerprint:
-        """The fingerprint of the grid of a slide, with its regions and about its spots, if any."""
-        # What a grid about spots does not depend on is not among its facts.
-        laid: dict[str, Any] = (
-            {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
-            if spots is None
-            else {"tile_spots": _digest(spots)}
+        return cls(
+            min_tissue=settings.min_tissue, stride=settings.stride, quality=quality, on_unreadable=settings.unreadable
         )
+
+    def extend(
+        self,
+        slide: Fingerprint,
+        regions: Regions | None = None,
+        spots: HasSpots | None = None,
+        given: GivenTiles | None = None,
+    ) -> Fingerprint:
+        """The fingerprint of the grid of a slide, with its regions and about its spots or of given tiles, if any."""
+        # What a grid about spots, or a given one, does not depend on is not among its facts.
+        laid: dict[str, Any] = {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
+        if given is not None:
+            laid = {"tile_coords_sha256": given.sha256}
+        elif spots is not None:
+            laid = {"tile_spots": _digest(spots)}
+        if self.on_unreadable == "drop" and given is None:
+            laid["tile_unreadable"] = "drop"
         return slide.extend(
             "tile_grids", f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}", tile_px=self.tile_px,
             tile_mpp=self.mpp, regions_sha256=None if regions is None else regions.sha256, **laid, **self.tissue.facts(),
@@ -81,9 +104,10 @@ class TileParameters:
 class Survey:
     """What was seen of a scan.
 
-    `candidates` are the tiles with enough tissue, or about spots all; `columns` holds what `quality.measure` found of each,
-    `reason` (N,) why it is dropped, empty where it is kept, `spot_ids` theirs, if any. `image` (H, W, 3) uint8 shows the
-    scan at the scale of `layers`. `places` counts the tiles that were looked at, `outside` the spots without room.
+    `candidates` are the tiles with enough tissue, or about spots and of given ones all; `columns` holds what
+    `quality.measure` found of each, `reason` (N,) why it is dropped, empty where it is kept, `spot_ids` theirs, if any. `image`
+    (H, W, 3) uint8 shows the scan at the scale of `layers`. `places` counts the tiles that were looked at, `outside` the spots
+    without room.
     """
 
     slide_id: str
@@ -155,27 +179,37 @@ def survey_slide(
     parameters: TileParameters,
     regions: Regions | None = None,
     spots: HasSpots | npt.NDArray | None = None,
+    given: GivenTiles | None = None,
 ) -> Survey:
     """Looks at a scan and lays the tiles. Raises `TissueError` where the scan is smaller than a tile."""
     side_px = side_in_level0(parameters.tile_px, parameters.mpp, slide.mpp)
     size = (slide.width_px, slide.height_px)
-    grid, spot_ids, outside = _lay(*size, side_px, parameters, spots)
-    if len(grid) == 0 and spots is None:
+    if given is not None:
+        grid, spot_ids, outside = given.grid, None, 0
+    else:
+        grid, spot_ids, outside = _lay(*size, side_px, parameters, spots)
+    regular = spots is None and given is None
+    if len(grid) == 0 and regular:
         raise TissueError(
             f"{slide_id}: {size[0]} by {size[1]} pixels is smaller than one tile of "
             f"{parameters.tile_px * parameters.mpp:g} µm; check its mpp, {slide.mpp:g}"
         )
-    image, small = _images(slide, parameters.tissue.mpp)
+    dropping = parameters.on_unreadable == "drop" and given is None
+    image, small, unseen = _images(slide, parameters.tissue.mpp, dropping)
     layers = layers_of_image(small, parameters.tissue)
     if regions is not None:
         layers = replace(layers, tissue=regions.apply(layers.tissue, *size, slide_id))
     columns = measure(quality_maps(image, small, layers), grid, *size)
     places = len(grid)
-    if spots is None:
-        keep = columns["tissue_fraction"] >= max(parameters.min_tissue, np.finfo(float).tiny)
-        grid, columns = grid.take(keep), {k: v[keep] for k, v in columns.items()}
-    drop = spots is None and parameters.quality.drop
+    # Of a tile that the mask has not seen whole, nobody knows how much tissue it has.
+    hidden = box_means(unseen, *_on(unseen, grid, *size)) > 0 if dropping else np.zeros(places, bool)
+    if regular:
+        keep = (columns["tissue_fraction"] >= max(parameters.min_tissue, np.finfo(float).tiny)) | hidden
+        grid, columns, hidden = grid.take(keep), {k: v[keep] for k, v in columns.items()}, hidden[keep]
+    drop = regular and parameters.quality.drop
     reason = reasons(columns, parameters.quality) if drop else np.full(len(grid), "", "<U8")
+    if dropping:
+        reason = np.where(hidden | ~readable(slide, grid, parameters.tile_px), UNREADABLE, reason)
     return Survey(slide_id, size, parameters, small, layers, places, outside, grid, columns, reason, spot_ids)
 
 
@@ -201,15 +235,35 @@ def _positions(spots: HasSpots | npt.NDArray) -> tuple[npt.NDArray[np.float64], 
     return centers, ids
 
 
-def _images(slide: Slide, mask_mpp: float) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """The scan at the scale of focus and at the mask's, by area, from one pass over it."""
-    whole = slide.read_scaled(min(FOCUS_MPP, mask_mpp))
+def _images(
+    slide: Slide, mask_mpp: float, partly: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The scan at the scale of focus and at the mask's, by area, from one pass over it, and the share of each pixel of the
+    latter that could not be read; where that is no error (`partly`).
+    """
+    finest = min(FOCUS_MPP, mask_mpp)
+    whole, unseen = slide.read_scaled_partly(finest) if partly else (slide.read_scaled(finest), None)
 
     def at(mpp: float) -> npt.NDArray[np.uint8]:
-        height, width = (max(1, round(n * slide.mpp / mpp)) for n in (slide.height_px, slide.width_px))
-        return whole if whole.shape[:2] == (height, width) else reduced(whole, (height, width))
+        shape = shape_of(mpp)
+        return whole if whole.shape[:2] == shape else reduced(whole, shape)
 
-    return at(FOCUS_MPP), at(mask_mpp)
+    def shape_of(mpp: float) -> tuple[int, int]:
+        height, width = (max(1, round(n * slide.mpp / mpp)) for n in (slide.height_px, slide.width_px))
+        return height, width
+
+    share = np.zeros(shape_of(mask_mpp), np.float32)
+    if unseen is not None:
+        share = reduced(unseen.astype(np.float32), share.shape)
+    return at(FOCUS_MPP), at(mask_mpp), share
+
+
+def _on(
+    image: npt.NDArray, grid: Grid, width_px: int, height_px: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """Corners and side of the tiles of a grid in the pixels of an image of the whole scan."""
+    height, width = image.shape
+    return grid.x_px * width / width_px, grid.y_px * height / height_px, grid.side_px * width / width_px
 
 
 def _digest(spots: HasSpots) -> str:

@@ -6,7 +6,7 @@ pixels in `reader`; `survey` puts them together.
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stpath_assets.errors import TissueError
+from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.slides import Registered, Slide, slide_id_from_name
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import TILE_GRIDS
+from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.grid import Grid, union_share
 from stpath_assets.tiles.quality import REASONS, QualityParameters, sentence, share_lost
-from stpath_assets.tiles.reader import read_tiles
+from stpath_assets.tiles.reader import OnUnreadable, read_tiles
 from stpath_assets.tiles.regions import Regions, read_regions
 from stpath_assets.tiles.survey import CODE_VERSION, MIN_TISSUE, HasSpots, Survey, TileParameters, survey_slide
 from stpath_assets.tiles.tissue import TissueParameters
@@ -105,19 +106,21 @@ def tile(
     quality: QualityParameters | bool = True,
     regions: str | Path | Regions | None = None,
     spots: HasSpots | npt.NDArray | None = None,
+    on_unreadable: OnUnreadable = "fail",
 ) -> Tiles:
     """Finds the tissue of a slide and lays tiles over it.
 
     `stride` is the distance from one tile to the next in tile sides. `quality` says which tiles are dropped as bad
     (False: none; they are measured all the same). `regions`, a GeoJSON file, replaces or restricts the tissue mask. With
     `spots`, measured ones or an (N, 2) array of centres in level-0 pixels, tiles are centred on them instead, and every
-    spot whose tile lies inside the scan has one, whatever its tissue and quality.
+    spot whose tile lies inside the scan has one, whatever its tissue and quality. With `on_unreadable="drop"`, tiles whose
+    pixels cannot be decoded are left out, with a warning that counts them.
 
     The same scan gives the same table, byte for byte. Warns where the scan is coarser than the tiles, which
     are then enlarged, and of dropped tiles. Raises `TissueError` where no tile is left.
     """
     chosen = quality if isinstance(quality, QualityParameters) else QualityParameters(drop=quality)
-    parameters = TileParameters(tile_px, mpp, min_tissue, stride, tissue or TissueParameters(), chosen)
+    parameters = TileParameters(tile_px, mpp, min_tissue, stride, tissue or TissueParameters(), chosen, on_unreadable)
     if regions is not None and not isinstance(regions, Regions):
         regions = read_regions(regions)
     slide_id = slide_id_from_name(slide.name)
@@ -128,26 +131,38 @@ def tile(
     return Tiles(slide, survey.table)
 
 
-def store_tiles(store: Store, row: Registered, parameters: TileParameters, spots: HasSpots | None = None) -> Made:
+def store_tiles(
+    store: Store,
+    row: Registered,
+    parameters: TileParameters,
+    spots: HasSpots | None = None,
+    given: GivenTiles | None = None,
+) -> Made:
     """Brings a registered slide's `tile_grids` and its picture figures/<slide_id>/tiles.png up to date.
 
+    `given` are the tiles of the file of features that belongs to the slide; all of them are kept.
     The picture is drawn even where no tile is left, which raises `TissueError`: it shows why.
     """
     from stpath_assets import figures  # imports matplotlib, which whoever only tiles need not wait for
 
+    if (given is None) != (row.features_uri is None):
+        raise ValueError(f"{row.slide_id}: tiles are given where features_uri is set, and only there")
+    if given is not None:
+        parameters = replace(parameters, tile_px=given.tile_px, mpp=given.mpp)
     regions = None if row.regions_uri is None else read_regions(row.regions_uri)
-    fingerprint = parameters.extend(row.fingerprint, regions, spots)
+    fingerprint = parameters.extend(row.fingerprint, regions, spots, given)
     picture = overlay_path(store, row.slide_id)
     current = store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint)
     if not (current and figures.is_current(picture, fingerprint.digest)):
         with row.open() as slide:
-            survey = survey_slide(slide, row.slide_id, parameters, regions, spots)
+            survey = survey_slide(slide, row.slide_id, parameters, regions, spots, given)
         figures.save_image(survey.overlay(), picture, fingerprint.digest)
         _require_tiles(survey, parameters)
         if not current:
             store.write(TILE_GRIDS.name, row.slide_id, survey.table, fingerprint, survey.summary())
     summary = store.summary(TILE_GRIDS.name, row.slide_id)
-    return Made(fingerprint, not current, tuple(notes_of(row.slide_id, row.mpp, parameters.mpp, summary)))
+    notes = (*(given.notes if given else ()), *notes_of(row.slide_id, row.mpp, parameters.mpp, summary))
+    return Made(fingerprint, not current, notes)
 
 
 def overlay_path(store: Store, slide_id: str) -> Path:
@@ -179,7 +194,7 @@ def _require_tiles(survey: Survey, parameters: TileParameters) -> None:
         )
     if summary["candidates"]:
         dropped = {reason: len(ids) for reason, ids in summary["dropped"].items()}
-        raise TissueError(
+        raise TilesLostError(
             f"{survey.slide_id}: all {summary['candidates']} tiles of tissue were dropped: {sentence(dropped)}; "
             "look at the scan, switch quality_filter off, or retire it"
         )

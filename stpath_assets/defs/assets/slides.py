@@ -24,7 +24,7 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
         before = live_slide(settings, context.partition_key)
         row = Registry(Store(settings.home)).refresh(before.slide_id)
         with row.open() as slide:
-            thumbnail = figures.small_jpeg(slide.thumbnail(420))
+            thumbnail = figures.small_jpeg(slide.thumbnail(420, partly=settings.unreadable == "drop"))
     metadata = {
         "thumbnail": picture(thumbnail, row.slide_id),
         "mpp": row.mpp,

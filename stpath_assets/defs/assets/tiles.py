@@ -6,9 +6,11 @@ from typing import Any
 import dagster as dg
 
 from stpath_assets import figures
+from stpath_assets.defs.assets.batches import Results
 from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
-from stpath_assets.errors import SpotsError
+from stpath_assets.errors import SpotsError, TilesLostError, TissueError
 from stpath_assets.evaluation import Spots, read_spots
+from stpath_assets.features import trident
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Store
@@ -42,12 +44,18 @@ MAX_TISSUE = 0.98
         ),
     ],
 )
-def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Finds tissue and lays the grid."""
+def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
+    """Finds tissue and lays the grid. A slide without tiles fails, and its check with it."""
     store = Store(settings.home)
     with one_line_failures():
         row = live_slide(settings, context.partition_key)
-        made = store_tiles(store, row, TileParameters.of(settings), _spots(row, settings))
+        given = None if row.features_uri is None else trident.read(row.features_uri, row).tiles
+        spots = None if given else _spots(row, settings)
+        try:
+            made = store_tiles(store, row, TileParameters.of(settings), spots, given)
+        except TissueError as e:
+            yield _check(LOST if isinstance(e, TilesLostError) else COVERAGE, False, {"why": str(e)})
+            raise
         numbers = tile_numbers(store, row)
         overlay = figures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
     metadata = {**numbers, "overlay": picture(overlay, "tiles kept and dropped")}
@@ -55,7 +63,7 @@ def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Set
         _check(COVERAGE, 0 < numbers["tissue_share"] < MAX_TISSUE, {"tissue_share": numbers["tissue_share"]}),
         _check(LOST, numbers["lost"] <= settings.max_lost, {"lost": numbers["lost"], "max_lost": settings.max_lost}),
     ]
-    return result(context, settings, TILE_GRIDS, made, metadata, checks)
+    yield result(context, settings, TILE_GRIDS, made, metadata, checks)
 
 
 def _check(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:

@@ -1,0 +1,44 @@
+"""What `doctor` looks at in Dagster's records, and puts in order: dead runs and the pool slots that nobody will give back."""
+
+import dagster as dg
+
+from stpath_assets.defs.materialize import instance, release_dead
+from stpath_assets.doctor import Check
+from stpath_assets.settings import Settings
+
+_NAME = "dagster"
+_UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED]
+
+
+def records(settings: Settings) -> Check:
+    """Whether the records open; ends dead runs and frees slots of runs that are over, and says which."""
+    if not (settings.home / "dagster").exists():
+        return Check(_NAME, True, "no records yet")
+    try:
+        with instance(settings) as opened:
+            dead = release_dead(opened)
+            freed = release_slots(opened)
+            runs, busy = opened.get_runs_count(), opened.get_runs_count(dg.RunsFilter(statuses=_UNDER_WAY))
+    except Exception as e:  # Dagster's own types, YAML's, the database's: to an operator all say the same
+        said = f"cannot be opened ({type(e).__name__}: {' '.join(str(e).split())[:200]})"
+        return Check(_NAME, False, said, f"check {settings.home / 'dagster'}: dagster.yaml, and the disk")
+    said = f"{runs} runs on record, {busy} under way"
+    if dead:
+        said += f"; ended {len(dead)} that were dead: {', '.join(r[:8] for r in dead[:5])}"
+    if freed:
+        said += f"; freed the pool slots of {len(freed)} runs that are over: {', '.join(r[:8] for r in freed[:5])}"
+    return Check(_NAME, True, said)
+
+
+def release_slots(opened: dg.DagsterInstance) -> list[str]:
+    """Gives back the pool slots that are held, or waited for, by runs that are over or deleted; returns those runs' ids."""
+    storage = opened.event_log_storage
+    released = []
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        for run_id in sorted(info.active_run_ids | info.assigned_run_ids | info.pending_run_ids):
+            run = opened.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
+                released.append(run_id)
+    return released
