@@ -37,7 +37,8 @@ dev: setup
 	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
 
 bench: setup
-	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; exit $$failed
+	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; \
+	$(BIN)/python -m benchmarks.features; $(BIN)/python -m benchmarks.serving; exit $$failed
 
 clean:
 	rm -rf $(VENV) data .pytest_cache .mypy_cache .ruff_cache .hypothesis

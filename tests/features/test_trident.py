@@ -8,7 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
+from stpath_assets.cli import main
 from stpath_assets.errors import FeatureError, StorageError
 from stpath_assets.features import EncoderChoice, read_features, store_features, trident
 from stpath_assets.slides import Registered, Registry
@@ -339,3 +341,44 @@ def test_random_damage_is_refused_or_harmless(row: Registered, foreign: Foreign,
             assert np.isfinite(back.matrix).all()
         os.unlink(path)
     assert refused > 0
+
+
+def test_a_run_takes_the_files_tiles_and_features(
+    store: Store, foreign: Foreign, drawn_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Dagster, without GigaPath's weights: predictions, and an export that holds what was imported."""
+    golden = Path(__file__).parents[1] / "prediction" / "golden"
+    monkeypatch.setenv("STPATH_WEIGHTS", str(golden / "stfm.pth"))
+    monkeypatch.setenv("STPATH_VOCABULARY", str(golden / "symbol2ensembl.json"))
+    monkeypatch.setenv("STPATH_HOME", str(store.home))
+
+    def sa(*arguments: str | Path) -> Result:
+        ran: Result = CliRunner().invoke(main, [str(a) for a in arguments])
+        return ran
+
+    corners = [(700, 500), (300, 500), (1376, 976)]
+    assert "level0_width is 99" in sa("add", drawn_slide, "--features", foreign(level0_width=99)).stderr
+    added = sa("add", drawn_slide, "--features", foreign(corners, patch=224))
+    assert added.exit_code == 0
+    assert "taken as seen whole" in added.stderr
+    ran = sa("run", "--genes", "EPCAM,CD74")
+    assert ran.exit_code == 0, ran.stderr
+    features = read_features(store, "drawn")
+    np.testing.assert_array_equal(features.matrix, matrix_of(3))
+    assert features.centers_px.tolist() == [[x + 112, y + 112] for x, y in corners]
+    assert store.row_count("stpath_predictions", "drawn") == 6
+    assert sa("export", "drawn", "--to", "trident", "--out", tmp_path / "out.h5").exit_code == 0
+    back = trident.read(tmp_path / "out.h5", Registry(store).get("drawn"))
+    np.testing.assert_array_equal(back.matrix, matrix_of(3))
+    assert back.corners.tolist() == [list(map(float, c)) for c in corners]
+
+    made = store.path("gigapath_features", "drawn").stat().st_mtime_ns
+    assert sa("run", "--genes", "EPCAM,CD74").exit_code == 0
+    assert store.path("gigapath_features", "drawn").stat().st_mtime_ns == made
+    foreign(corners, matrix=matrix_of(3) + 1)
+    assert sa("run", "--genes", "EPCAM,CD74").exit_code == 0
+    np.testing.assert_array_equal(read_features(store, "drawn").matrix, matrix_of(3) + 1)
+    assert sa("add", drawn_slide, "--features", "none").exit_code == 0
+    ran = sa("run", "--genes", "EPCAM,CD74")
+    assert ran.exit_code == 1
+    assert "STPATH_GIGAPATH_WEIGHTS" in ran.stderr
