@@ -3,6 +3,7 @@
 Nothing here downloads; tests marked `shared` skip where the folder beside the checkout is missing.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
+# The hub's client reads it when it is imported, which test modules do before any fixture.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's settings or data root."""
-    import os
-
     for name in [n for n in os.environ if n.startswith(("STPATH_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("STPATH_HOME", str(tmp_path / "home"))

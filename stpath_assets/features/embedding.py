@@ -159,13 +159,15 @@ def _import(store: Store, row: Registered, path: str) -> Made:
     from stpath_assets.features import trident  # reads HDF5, which whoever embeds need not wait for
 
     imported = trident.read(path, row)
-    facts = {**imported.facts, "features_sha256": imported.sha256}
-    fingerprint = extend(store.require(TILE_GRIDS.name, row.slide_id), facts)
+    facts = imported.facts
+    laid = store.require(TILE_GRIDS.name, row.slide_id)
+    fingerprint = extend(laid, facts)
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
     tiles = store.read(TILE_GRIDS.name, row.slide_id)
     ids = tiles["tile_id"].to_pylist()
-    if ids != list(imported.tiles.tile_ids):
+    # By places as well: tiles of files that are not ours are numbered, and so have the same ids anywhere.
+    if laid.facts.get("tile_coords_sha256") != imported.tiles.sha256 or ids != list(imported.tiles.tile_ids):
         raise FeatureError(
             f"{row.slide_id}: {path} was changed since its tiles were taken; run: stpath-assets run {row.slide_id}"
         )

@@ -382,3 +382,15 @@ def test_a_run_takes_the_files_tiles_and_features(
     ran = sa("run", "--genes", "EPCAM,CD74")
     assert ran.exit_code == 1
     assert "STPATH_GIGAPATH_WEIGHTS" in ran.stderr
+
+
+def test_features_never_come_to_tiles_of_another_place(store: Store, foreign: Foreign, drawn_slide: Path) -> None:
+    """Tiles of other tools' files are numbered: the ids say nothing of where they are."""
+    row = Registry(store).add(drawn_slide, features=foreign([(0, 0), (300, 500)]))
+    store_tiles(store, row, TileParameters(), given=trident.read(str(row.features_uri), row).tiles)
+    foreign([(0, 0), (700, 500)])
+    with pytest.raises(
+        FeatureError, match=r"^drawn: .* was changed since its tiles were taken; run: stpath-assets run drawn$"
+    ):
+        store_features(store, row, EncoderChoice("demo"))
+    assert store.slide_ids("gigapath_features") == []
