@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 import stpath_assets
-from stpath_assets.errors import ServingError
+from stpath_assets.errors import ServingError, StpathError
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.local import Block as Rows
 from stpath_assets.features.serving.messages import Block, Hello, Pixels, Places, Unreadable, sample_of
@@ -75,7 +75,7 @@ class RayEmbedder:
         work = _Slide(tiles.slide, tiles.table.slice(first), batch_size)
         most = hello.replicas * hello.in_flight
         under_way: dict[int, int] = {}  # number of a request: its batch
-        done: dict[int, Rows] = {}
+        done: dict[int, Rows | StpathError] = {}
         sent = given = 0
         while given < len(work):
             while sent < len(work) and sent - given < most:
@@ -83,7 +83,10 @@ class RayEmbedder:
                 sent += 1
             while given not in done:
                 self._take(work, under_way, done)
-            yield done.pop(given)
+            rows = done.pop(given)
+            if isinstance(rows, StpathError):
+                raise rows
+            yield rows
             given += 1
 
     def _ask(self, work: "_Slide", batch: int, under_way: dict[int, int]) -> None:
@@ -97,7 +100,7 @@ class RayEmbedder:
         except Lost:
             self._recover(work, under_way)
 
-    def _take(self, work: "_Slide", under_way: dict[int, int], done: dict[int, Rows]) -> None:
+    def _take(self, work: "_Slide", under_way: dict[int, int], done: dict[int, Rows | StpathError]) -> None:
         """Waits for one answer."""
         try:
             assert self._line is not None
@@ -116,7 +119,9 @@ class RayEmbedder:
             done[batch] = answer.features
             self._note(answer)
         else:
-            raise answer
+            done[batch] = (
+                answer  # raised in its turn: of several, the first of the slide is named, as without a cluster
+            )
 
     def _note(self, block: Block) -> None:
         self.meter.devices.append(f"{block.device} ({block.replica})")
