@@ -1,16 +1,15 @@
 """Resampling: pure functions over images, at exact positions between pixels.
 
-Both axes are multiplied by a sparse matrix of weights, in float32 and rounded once, so that a result depends on
-where its box lies and not on what was read together with it.
+Each axis is a weighted sum of a few pixels, in float32 and rounded once, so that a result depends on where its box
+lies and not on what was read together with it. The loop itself is compiled, in `separable`.
 """
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, kron
 
 Image = npt.NDArray[np.uint8]
 
@@ -19,6 +18,9 @@ _SAME_SCALE = 4e-4
 
 # Positions are told apart to a thousand-millionth of a pixel, so that equal ones share their weights.
 _DIGITS = 9
+
+# Weights of a tile are five kilobytes an axis; a scan of 100,000 pixels has some hundred places of tiles on each.
+_KEPT = 1024
 
 
 def resample(pixels: Image, x: float, y: float, width: float, height: float, out_px: int) -> Image:
@@ -35,32 +37,31 @@ def resample(pixels: Image, x: float, y: float, width: float, height: float, out
     weights = area_weights if scale >= 1 else cubic_weights
     # Of the weights' reach, two pixels on each side at most.
     left, top = max(math.floor(x) - 2, 0), max(math.floor(y) - 2, 0)
-    part = pixels[top : math.ceil(y + height) + 2, left : math.ceil(x + width) + 2]
-    rows = weights(round(y - top, _DIGITS), height, out_px, part.shape[0])
-    columns = weights(round(x - left, _DIGITS), width, out_px, part.shape[1])
-    return _apply(rows, columns, part)
+    right, bottom = min(math.ceil(x + width) + 2, pixels.shape[1]), min(math.ceil(y + height) + 2, pixels.shape[0])
+    rows = weights(round(y - top, _DIGITS), height, out_px, bottom - top)
+    columns = weights(round(x - left, _DIGITS), width, out_px, right - left)
+    return _apply(rows, columns, pixels[top:bottom], left, right - left)
 
 
 def shrink(pixels: Image, x: float, y: float, width: float, height: float, out_width: int, out_height: int) -> Image:
     """The box (x, y, width, height) of an image by area, as (out_height, out_width, 3) uint8."""
     rows = area_weights(round(y, _DIGITS), height, out_height, pixels.shape[0])
     columns = area_weights(round(x, _DIGITS), width, out_width, pixels.shape[1])
-    return _apply(rows, columns, pixels)
+    return _apply(rows, columns, pixels, 0, pixels.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The matrix (out, n) of one axis, sparse float32, whose rows sum to 1."""
+    """Of one axis: output o is the sum over t of `taps[o, t]` times pixel `first[o] + t`, and the taps' sum is 1.
 
-    matrix: csr_array
+    `first` (out,) int64 and `taps` (out, T) float32 with T a multiple of four; taps beyond the last pixel are 0.
+    """
 
-    @cached_property
-    def per_channel(self) -> csr_array:
-        """The matrix (3·out, 3·n) that does the same to three interleaved channels."""
-        return csr_array(kron(self.matrix, np.eye(3, dtype=np.float32), format="csr"))
+    first: npt.NDArray[np.int64]
+    taps: npt.NDArray[np.float32]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def area_weights(start: float, length: float, out_px: int, n: int) -> Weights:
     """Averages n pixels over out_px equal parts of [start, start + length).
 
@@ -71,10 +72,10 @@ def area_weights(start: float, length: float, out_px: int, n: int) -> Weights:
     low, high = edges[:-1, None], edges[1:, None]
     taps = np.floor(low).astype(np.int64) + np.arange(math.ceil(length / out_px) + 1)
     overlap = np.clip(np.minimum(high, taps + 1) - np.maximum(low, taps), 0, None)
-    return _matrix(overlap, taps, n)
+    return _weights(overlap, taps, n)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def cubic_weights(start: float, length: float, out_px: int, n: int) -> Weights:
     """Interpolates n pixels at the centres of out_px equal parts of [start, start + length).
 
@@ -84,26 +85,29 @@ def cubic_weights(start: float, length: float, out_px: int, n: int) -> Weights:
     taps = np.floor(centres - 0.5).astype(np.int64)[:, None] + np.arange(-1, 3)
     t = np.abs(centres[:, None] - (taps + 0.5))
     kernel = np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
-    return _matrix(np.where((taps >= 0) & (taps < n), kernel, 0), taps, n)
+    return _weights(np.where((taps >= 0) & (taps < n), kernel, 0), taps, n)
 
 
-def _matrix(weights: npt.NDArray, taps: npt.NDArray[np.int64], n: int) -> Weights:
+def _weights(weights: npt.NDArray, taps: npt.NDArray[np.int64], n: int) -> Weights:
     weights = weights / weights.sum(1, keepdims=True)
     # A pixel that rounding alone lets in would make equal images differ in the last grey value.
     held = np.abs(weights) > 1e-7
-    ends = np.concatenate([[0], held.sum(1).cumsum()])
-    parts = (weights[held].astype(np.float32), taps.clip(0, n - 1)[held], ends)
-    return Weights(csr_array(parts, shape=(len(weights), n)))
+    pixel = taps.clip(0, n - 1)
+    first = np.where(held, pixel, n).min(1)
+    place = (pixel - first[:, None])[held]
+    dense = np.zeros((len(weights), -4 * (-(place.max() + 1) // 4)), np.float32)
+    np.add.at(dense, (np.nonzero(held)[0], place), weights[held].astype(np.float32))
+    return Weights(first, dense)
 
 
-def _apply(rows: Weights, columns: Weights, pixels: Image) -> Image:
-    """(H, W, 3) uint8 to (rows, columns, 3) uint8 by the weights of each axis."""
-    height, width, channels = pixels.shape
-    narrow = rows.matrix @ pixels.reshape(height, width * channels).astype(np.float32)  # (rows, W·3)
-    # Whole planes are transposed, three channels in one row: several times quicker than (rows, W, 3) is.
-    out = columns.per_channel @ narrow.T  # (columns·3, rows)
-    np.clip(np.rint(out, out=out), 0, 255, out=out)
-    return out.astype(np.uint8).T.copy().reshape(rows.matrix.shape[0], columns.matrix.shape[0], channels)
+def _apply(rows: Weights, columns: Weights, pixels: Image, left: int, width: int) -> Image:
+    """Columns [left, left + width) of (H, W, 3) uint8 to (rows, columns, 3) uint8 by the weights of each axis."""
+    from stpath_assets.slides.separable import apply  # imports numba, which whoever resamples nothing need not wait for
+
+    height, across, channels = pixels.shape
+    flat = np.ascontiguousarray(pixels).reshape(height, across * channels)
+    out: Image = apply(flat, left, width, rows.first, rows.taps, columns.first, columns.taps)
+    return out.reshape(len(rows.first), len(columns.first), channels)
 
 
 def _whole(value: float) -> bool:

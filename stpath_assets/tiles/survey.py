@@ -36,7 +36,7 @@ from stpath_assets.tiles.regions import Regions
 from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
 from stpath_assets.tiles.tissue import Layers, TissueParameters, layers_of_image
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 MIN_TISSUE = 0.25
 """Least tissue fraction of a tile that is kept."""

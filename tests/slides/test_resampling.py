@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stpath_assets.slides.resampling import area_weights, cubic_weights, resample, shrink
+from stpath_assets.slides.resampling import Weights, area_weights, cubic_weights, resample, shrink
 
 Image = npt.NDArray[np.uint8]
 OFFSETS = st.floats(0, 1, exclude_max=True)
@@ -52,10 +52,19 @@ def ramp(axis: int) -> Image:
 # ---- weights
 
 
+def matrix(weights: Weights, n: int) -> npt.NDArray:
+    """The matrix (out, n) of weights; what lies beyond the last pixel must weigh nothing."""
+    out = np.zeros((len(weights.first), n + weights.taps.shape[1]))
+    for o, first in enumerate(weights.first):
+        out[o, first : first + weights.taps.shape[1]] = weights.taps[o]
+    assert (out[:, n:] == 0).all()
+    return out[:, :n]
+
+
 @given(OFFSETS, st.floats(1, 60), st.integers(1, 30))
 def test_weights_are_means_over_equal_parts(offset: float, length: float, out_px: int) -> None:
     n = math.ceil(offset + length)
-    weights = area_weights(offset, length, out_px, n).matrix.toarray()
+    weights = matrix(area_weights(offset, length, out_px, n), n)
     assert weights.shape == (out_px, n)
     assert weights.min() >= 0
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
@@ -66,7 +75,7 @@ def test_weights_keep_the_mean(offset: float, length: float, out_px: int, seed: 
     n = math.ceil(offset + length)
     values = np.random.default_rng(seed).random(n)
     overlap = np.clip(np.minimum(offset + length, np.arange(n) + 1) - np.maximum(offset, np.arange(n)), 0, None)
-    means = area_weights(offset, length, out_px, n).matrix @ values
+    means = matrix(area_weights(offset, length, out_px, n), n) @ values
     assert means.mean() == pytest.approx((values * overlap).sum() / overlap.sum(), abs=1e-5)
 
 
@@ -74,10 +83,8 @@ def test_weights_keep_the_mean(offset: float, length: float, out_px: int, seed: 
 def test_cubic_weights_sum_to_one_wherever_the_image_ends(start: float, length: float, out_px: int, n: int) -> None:
     if start + length > n:
         return
-    weights = cubic_weights(start, length, out_px, n)
-    np.testing.assert_allclose(weights.matrix.sum(1), 1, atol=1e-5)
-    three = weights.per_channel @ np.tile([1.0, 2.0, 3.0], n)
-    np.testing.assert_allclose(three.reshape(-1, 3), np.tile([1.0, 2.0, 3.0], (out_px, 1)), atol=1e-4)
+    weights = matrix(cubic_weights(start, length, out_px, n), n)
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
 
 
 # ---- one box
