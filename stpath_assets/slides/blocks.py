@@ -169,7 +169,7 @@ class BlockLevel:
             data = self.compressed(index)
             if len(data) < self._sizes[index]:
                 raise EOFError("the file ends within it")
-            if self._checks_end and _END_OF_JPEG not in data:
+            if self._checks_end and data.rfind(_END_OF_JPEG) < 0:  # from the end, where it is
                 # libjpeg paints what is missing grey, and says nothing.
                 raise EOFError("its JPEG data stop early")
             block = self._pixels(data, index, wanted)
