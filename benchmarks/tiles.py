@@ -96,7 +96,7 @@ def report_reading(path: Path, mpp: float, peer: dict[str, Any] | None) -> None:
         grid = sa.tile(slide, TILE_PX, mpp).grid
         if peer:  # the same tiles for both
             x, y = np.array(peer["corners"], float).T
-            grid = Grid(np.arange(len(x)), np.arange(len(x)), x, y, peer["side_px"])
+            grid = Grid(np.arange(len(x)), np.arange(len(x)), x, y, peer["side_px"], peer["side_px"])
         level = BlockLevel(page_of(slide, mpp))
         blocks = blocks_under(slide, grid, mpp, level)
 

@@ -50,6 +50,21 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, 
         click.echo(f"note: {message}", err=True)
 
 
+def _scale(_context: click.Context, _option: click.Parameter, value: str | None) -> float | tuple[float, float] | None:
+    """The value of --mpp: a number, or two, of x and y."""
+    if value is None:
+        return None
+    try:
+        x, *y = map(float, value.split(","))
+        if len(y) > 1:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no scale: give µm per pixel, or X,Y where pixels are not square"
+        ) from None
+    return (x, y[0]) if y else x
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stpath-assets")
 def main() -> None:
@@ -60,7 +75,7 @@ def main() -> None:
 @click.argument("scans", metavar="SLIDE...", nargs=-1, required=True, type=click.Path())
 @click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...).")
 @click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD.")
-@click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
+@click.option("--mpp", callback=_scale, help="µm per pixel at level 0, where the file does not say; X,Y if not square.")
 @click.option(
     "--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder; or none."
 )
@@ -74,7 +89,7 @@ def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
     """Register scans with what is known of them. They are read where they are."""
     from stpath_assets.features import trident
     from stpath_assets.settings import load_settings
-    from stpath_assets.slides import Registry
+    from stpath_assets.slides import Registry, scale
     from stpath_assets.storage import Store
 
     if len(scans) > 1 and any(known[name] for name in ("slide_id", "spots", "regions", "features")):
@@ -92,7 +107,7 @@ def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
         for warning in (*row.warnings, *notes):
             click.echo(f"note: {warning}", err=True)
         click.echo(
-            f"{row.slide_id}: {row.width_px} x {row.height_px} px, {row.mpp:g} µm/px ({row.mpp_source}), "
+            f"{row.slide_id}: {row.width_px} x {row.height_px} px, {scale.text(row.mpp_xy, 'g')} µm/px ({row.mpp_source}), "
             f"{row.organ or 'organ not given'}, {row.tech or 'technology not given'}"
         )
     if added:
@@ -187,12 +202,10 @@ def _print_results(
     show_default=True,
     help="Gene symbols, comma-separated, all, a .txt or .json of genes, or top50:PATH.",
 )
-@click.option("--mpp", type=float, help="µm per pixel at level 0, where the file does not say.")
+@click.option("--mpp", callback=_scale, help="µm per pixel at level 0, where the file does not say; X,Y if not square.")
 @click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
 @_common
-def predict(
-    scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: float | None, **given: Any
-) -> None:
+def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: Any, **given: Any) -> None:
     """Predict one slide into an .h5ad, no data root needed."""
     from stpath_assets.terminal import progress_bars
 

@@ -62,23 +62,23 @@ def expression_map(
     thumbnail: npt.NDArray[np.uint8],
     size_px: tuple[int, int],
     centers_px: npt.NDArray[np.float64],
-    side_px: float,
+    sides_px: tuple[float, float],
     values: npt.NDArray[np.float32],
     *,
     title: str,
-    mpp: float,
+    mpp_xy: tuple[float, float],
     demo: bool,
 ) -> Figure:
     """Values of tiles in magma over the slide's thumbnail, beside the thumbnail alone.
 
-    `size_px` is the slide's (width, height), `centers_px` (N, 2) and `side_px` are level-0 pixels, `values` (N,) log1p
-    expression. Axes are in mm from the slide's top-left corner.
+    `size_px` is the slide's (width, height), `centers_px` (N, 2) and `sides_px` (along x and y) are level-0 pixels,
+    `mpp_xy` µm per pixel along x and y, `values` (N,) log1p expression. Axes are in mm from the slide's top-left corner.
     """
-    to_mm = mpp / 1000
-    extent = (0.0, size_px[0] * to_mm, size_px[1] * to_mm, 0.0)
+    to_mm, sides = np.array(mpp_xy) / 1000, np.array(sides_px)
+    extent = (0.0, size_px[0] * to_mm[0], size_px[1] * to_mm[1], 0.0)
     # The view is the tissue with a margin: on a wide glass, a small section would be a speck.
-    low = np.maximum((centers_px.min(0) - 3 * side_px) * to_mm, 0)
-    high = np.minimum((centers_px.max(0) + 3 * side_px) * to_mm, (extent[1], extent[2]))
+    low = np.maximum((centers_px.min(0) - 3 * sides) * to_mm, 0)
+    high = np.minimum((centers_px.max(0) + 3 * sides) * to_mm, (extent[1], extent[2]))
     height_to_width = float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.4, 1.8))
     figure = Figure(figsize=(9.4, 4.1 * height_to_width + 0.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -86,8 +86,7 @@ def expression_map(
         axes.imshow(thumbnail, extent=extent, interpolation="bilinear", alpha=1.0 if axes is left else 0.35)
         axes.set_xlabel("mm")
         axes.set_aspect("equal")
-    half = side_px / 2
-    corners = np.array([(-half, -half), (half, -half), (half, half), (-half, half)])
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * sides / 2
     squares = PolyCollection(
         (centers_px[:, None, :] + corners[None]) * to_mm, array=values, cmap="magma", edgecolors="face", linewidths=0.1
     )
@@ -166,25 +165,26 @@ def tile_overlay(
     size_px: tuple[int, int],
     mask: npt.NDArray[np.bool_],
     corners: Mapping[str, npt.NDArray[np.float64]],
-    side_px: float,
+    sides_px: tuple[float, float],
     longest_px: int = 1400,
 ) -> npt.NDArray[np.uint8]:
     """A slide with the outline of its tissue mask and its tiles, and a legend below, as (H, W, 3) uint8.
 
     `image` (h, w, 3) and `mask` (h, w), True on tissue, show the whole slide of `size_px` (width, height); `corners` holds
-    the tiles' top-left corners (N, 2), level-0 pixels as `side_px`, by what became of them: `kept`, or why they were
+    the tiles' top-left corners (N, 2), level-0 pixels as `sides_px`, by what became of them: `kept`, or why they were
     dropped. Those are filled.
     """
     scale = min(longest_px / max(image.shape[:2]), 6.0)
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     picture = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR).convert("RGBA")
     layer = Image.new("RGBA", size)
-    draw, to_picture = ImageDraw.Draw(layer), size[0] / size_px[0]
+    draw, to_picture = ImageDraw.Draw(layer), np.array(size) / size_px
+    width, height = sides_px * to_picture
     for name, xy in corners.items():
         colour = TILE_COLOURS[name]
         fill = None if name == "kept" else (*colour, 110)
         for x, y in (xy * to_picture).tolist():
-            box = (x, y, x + side_px * to_picture, y + side_px * to_picture)
+            box = (x, y, x + width, y + height)
             draw.rectangle(box, outline=(*colour, 200), fill=fill)
     drawn = np.asarray(Image.alpha_composite(picture, layer).convert("RGB")).copy()
     outlined = np.asarray(Image.fromarray(mask).resize(size))

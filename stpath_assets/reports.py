@@ -23,7 +23,7 @@ from stpath_assets.tables import (
     STPATH_PREDICTIONS,
     TILE_GRIDS,
 )
-from stpath_assets.tiles import centers_of
+from stpath_assets.tiles import centers_of, sides_of
 
 # Which tables a table is made from; every one is also made from the slide.
 _MADE_FROM: dict[str, list[str]] = {
@@ -53,10 +53,10 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, st
                 thumbnail,
                 (row.width_px, row.height_px),
                 centers_of(tiles),
-                float(tiles["side_px"][0].as_py()),
+                sides_of(tiles),
                 part.values[:, i],
                 title=f"{row.slide_id}: {gene}",
-                mpp=row.mpp,
+                mpp_xy=row.mpp_xy,
                 demo=made_from.facts["model"] == DEMO_MODEL,
             )
             figures.save(figure, paths[gene], made_from.digest)

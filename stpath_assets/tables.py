@@ -67,9 +67,13 @@ SLIDES = Table(
             _column("size_bytes", pa.int64(), "size of the file, or of all files of the scan, bytes"),
             _column("width_px", pa.int64(), "width at level 0, pixels"),
             _column("height_px", pa.int64(), "height at level 0, pixels"),
-            _column("mpp", pa.float64(), "scale used, µm per pixel at level 0"),
+            _column(
+                "mpp", pa.float64(), "scale used, µm per pixel at level 0; the mean where `mpp_x` and `mpp_y` differ"
+            ),
             _column("mpp_source", pa.string(), "`file` or `user`"),
-            _column("mpp_file", pa.float64(), "scale in the file, µm per pixel, if it has one", nullable=True),
+            _column(
+                "mpp_file", pa.float64(), "scale in the file, as `mpp`, µm per pixel, if it has one", nullable=True
+            ),
             _column("vendor", pa.string(), "scanner vendor by file format, if known", nullable=True),
             _column(
                 "objective_power", pa.float64(), "magnification of the objective, if the file says it", nullable=True
@@ -91,6 +95,8 @@ SLIDES = Table(
             _column(
                 "features_uri", pa.string(), "file of tiles and their features, made elsewhere, if any", nullable=True
             ),
+            _column("mpp_x", pa.float64(), "scale used along x; NULL is `mpp`", nullable=True),
+            _column("mpp_y", pa.float64(), "scale used along y; NULL is `mpp`", nullable=True),
         ]
     ),
 )
@@ -106,7 +112,7 @@ TILE_GRIDS = Table(
             _column("y_px", pa.float64(), "top edge, level-0 pixels"),
             _column("center_x_px", pa.float64(), "centre, level-0 pixels"),
             _column("center_y_px", pa.float64(), "centre, level-0 pixels"),
-            _column("side_px", pa.float64(), "side of the tile on the scan, level-0 pixels"),
+            _column("side_px", pa.float64(), "side of the tile on the scan along x, level-0 pixels"),
             _column("tile_px", pa.int32(), "side of the tile as the encoder sees it, pixels"),
             _column("mpp", pa.float64(), "scale of the tile as the encoder sees it, µm per pixel"),
             _column("tissue_fraction", pa.float64(), "share of the tile's area that is tissue, 0 to 1"),
@@ -128,6 +134,12 @@ TILE_GRIDS = Table(
                 nullable=True,
             ),
             _column("spot_id", pa.string(), "spot that the tile is centred on; NULL in a regular grid", nullable=True),
+            _column(
+                "side_y_px",
+                pa.float64(),
+                "side of the tile on the scan along y, level-0 pixels: another where pixels are not square; NULL is `side_px`",
+                nullable=True,
+            ),
         ]
     ),
 )

@@ -49,9 +49,13 @@ def tissue_image(
     return image
 
 
-def write_tiff(path: Path, image: npt.NDArray, mpp: float | None = 0.5, levels: int = 1, **options: object) -> Path:
-    """A tiled TIFF with `mpp` in its resolution tags, and `levels` of a pyramid by factors of 4."""
-    resolution = {} if mpp is None else {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
+Mpp = float | tuple[float, float] | None
+
+
+def write_tiff(path: Path, image: npt.NDArray, mpp: Mpp = 0.5, levels: int = 1, **options: object) -> Path:
+    """A tiled TIFF with `mpp` (of x and y) in its resolution tags, and `levels` of a pyramid by factors of 4."""
+    x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+    resolution = {} if x is None or y is None else {"resolution": (1e4 / x, 1e4 / y), "resolutionunit": "CENTIMETER"}
     common = {"tile": (256, 256), "photometric": "rgb", **resolution, **options}
     with tifffile.TiffWriter(path) as tif:
         tif.write(image, subifds=levels - 1, **common)
@@ -73,7 +77,7 @@ def drawn_slide(tmp_path: Path) -> Path:
 def slide_of(tmp_path: Path) -> Callable[..., Path]:
     """Writes a scan of an image under a name: `slide_of("a.tif", image, mpp=…)`."""
 
-    def write(name: str, image: npt.NDArray | None = None, mpp: float | None = 0.5, **options: object) -> Path:
+    def write(name: str, image: npt.NDArray | None = None, mpp: Mpp = 0.5, **options: object) -> Path:
         return write_tiff(tmp_path / name, tissue_image() if image is None else image, mpp, **options)
 
     return write

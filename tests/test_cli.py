@@ -69,6 +69,20 @@ def test_a_scale_that_contradicts_the_file_is_told(drawn_slide: Path, tmp_path: 
     assert "0.25 µm/px (user)" in ran.stdout
 
 
+def test_a_scale_of_x_and_y(drawn_slide: Path, tmp_path: Path) -> None:
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--mpp", "0.5,0.4")
+    assert ran.exit_code == 0
+    assert "0.5 by 0.4 µm/px (user)" in ran.stdout
+    assert "pixels are not square" in ran.stderr
+
+
+@pytest.mark.parametrize("value", ["half", "0.5,", "0.5,0.5,0.5", "0.5x0.4", ""])
+def test_what_is_no_scale(drawn_slide: Path, tmp_path: Path, value: str) -> None:
+    ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--mpp", value)
+    assert ran.exit_code == 2
+    assert "is no scale: give µm per pixel, or X,Y" in " ".join(ran.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [

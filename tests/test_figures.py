@@ -19,7 +19,14 @@ CENTERS = np.array([[500.0, 500.0], [724.0, 500.0], [500.0, 724.0]])
 def expression_map(demo: bool = False, values: tuple[float, ...] = (0.0, 1.0, 2.5)) -> Figure:
     thumbnail = tissue_image(120, 160)
     return figures.expression_map(
-        thumbnail, (1600, 1200), CENTERS, 224.0, np.array(values, np.float32), title="C2: EPCAM", mpp=0.5, demo=demo
+        thumbnail,
+        (1600, 1200),
+        CENTERS,
+        (224.0, 224.0),
+        np.array(values, np.float32),
+        title="C2: EPCAM",
+        mpp_xy=(0.5, 0.5),
+        demo=demo,
     )
 
 
@@ -93,7 +100,14 @@ def test_a_map_shows_each_tile_where_it_is_in_mm() -> None:
 
 def test_a_map_of_one_tile_and_of_one_value(tmp_path: Path) -> None:
     one = figures.expression_map(
-        tissue_image(60, 80), (800, 600), CENTERS[:1], 224.0, np.zeros(1, np.float32), title="t", mpp=0.5, demo=False
+        tissue_image(60, 80),
+        (800, 600),
+        CENTERS[:1],
+        (224.0, 224.0),
+        np.zeros(1, np.float32),
+        title="t",
+        mpp_xy=(0.5, 0.5),
+        demo=False,
     )
     assert figures.save(one, tmp_path / "one.png", "x").stat().st_size > 1000
     assert figures.save(expression_map(values=(1.0, 1.0, 1.0)), tmp_path / "flat.png", "x").stat().st_size > 1000
@@ -150,7 +164,7 @@ def test_tiles_are_drawn_where_they_are_in_the_colour_of_what_became_of_them() -
     mask = np.zeros((120, 160), bool)
     mask[60:110, 80:150] = True
     corners = {"kept": np.array([[400.0, 200.0]]), "pen": np.array([[0.0, 0.0]])}
-    drawn = figures.tile_overlay(image, (1600, 1200), mask, corners, 224.0, longest_px=320)
+    drawn = figures.tile_overlay(image, (1600, 1200), mask, corners, (224.0, 224.0), longest_px=320)
     np.testing.assert_array_equal(image, before)
     assert drawn.shape[1] == 320
     assert drawn.shape[0] > 240, "a legend below"

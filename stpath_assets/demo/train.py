@@ -74,7 +74,7 @@ def spot_views(slide: Slide, spots: Spots, recipe: Recipe) -> Sample:
         last = np.array([slide.width_px, slide.height_px]) - side
         corner = np.round(np.clip(spots.xy_px + shift - side / 2, 0, last)).astype(np.float64)
         rows = np.arange(len(corner))
-        for n, tile in enumerate(read_tiles(slide, Grid(rows, rows, corner[:, 0], corner[:, 1], side), _TILE_PX)):
+        for n, tile in enumerate(read_tiles(slide, Grid(rows, rows, corner[:, 0], corner[:, 1], side, side), _TILE_PX)):
             turned = np.rot90(tile, v % 4)[:, :: -1 if v % 8 > 3 else 1]
             views[v, n] = encoder.encode(turned[None])[0]
     columns = {g: i for i, g in enumerate(spots.genes)}

@@ -15,7 +15,7 @@ from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
-from stpath_assets.tiles import centers_of
+from stpath_assets.tiles import centers_of, sides_of
 
 _BLOCK = 512  # genes written at a time
 
@@ -125,4 +125,7 @@ def _pairs(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     tiles = store.read(TILE_GRIDS.name, slide_id)
     xy = np.stack([spot_keys["x_px"], spot_keys["y_px"]], axis=1).astype(np.float64)
-    return score.pair(xy, centers_of(tiles), float(tiles["side_px"][0].as_py()))
+    side_px, side_y_px = sides_of(tiles)
+    # Near is near on the tissue: in pixels of x, where a tile is a square whatever the scan's pixels are.
+    square = (1.0, side_px / side_y_px)
+    return score.pair(xy * square, centers_of(tiles) * square, side_px)

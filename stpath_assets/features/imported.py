@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stpath_assets.errors import FeatureError
-from stpath_assets.slides import Registered
+from stpath_assets.slides import Registered, scale
 from stpath_assets.tiles import GivenTiles
 
 CODE_VERSION = "1"
@@ -117,21 +117,26 @@ class TridentFile:
         notes: tuple[str, ...] = ()
         if f"{OURS}side_px" in self._coords.attrs:
             xy, side = self._exact(xy), self._number(f"{OURS}side_px")
+            # Absent in what earlier versions wrote.
+            side_y = self._number(f"{OURS}side_y_px", required=False) or side
         else:
             xy, side, notes = self._as_seen(xy, patch)
-        seen_um = side * self._row.mpp
-        if not abs(seen_um / SIDE_UM - 1) <= TOLERANCE:
+            side_y = side
+        mpp_x, mpp_y = self._row.mpp_xy
+        seen_um = side * mpp_x, side_y * mpp_y
+        if not all(abs(um / SIDE_UM - 1) <= TOLERANCE for um in seen_um):
+            wide = scale.text((patch * mpp_x, patch * side_y / side * mpp_y), ".1f")
             self._fail(
-                f"its tiles are {patch * self._row.mpp:.1f} µm wide ({patch:g} px of {self._row.mpp:g} µm); "
+                f"its tiles are {wide} µm wide ({patch:g} px of {scale.text(self._row.mpp_xy, 'g')} µm); "
                 f"they must be {SIDE_UM:g} µm, or {SIDE_UM / CROPPED:g} µm of which GigaPath's transform takes the middle"
             )
         self._inside(corners, patch)
         if len(np.unique(xy, axis=0)) != n:
             self._fail(f"has {n - len(np.unique(xy, axis=0))} tiles at the same place as another; export it again")
         # A side that differs only in its last bits is that of the slide's own tiles.
-        exact = math.isclose(side, SIDE_UM / self._row.mpp, rel_tol=1e-12)
-        mpp = TILE_MPP if exact else seen_um / TILE_PX
-        return GivenTiles(self._tile_ids(n), xy[:, 0].copy(), xy[:, 1].copy(), side, TILE_PX, mpp, notes)
+        exact = all(math.isclose(um, SIDE_UM, rel_tol=1e-12) for um in seen_um)
+        mpp = TILE_MPP if exact else sum(seen_um) / 2 / TILE_PX
+        return GivenTiles(self._tile_ids(n), xy[:, 0].copy(), xy[:, 1].copy(), side, side_y, TILE_PX, mpp, notes)
 
     def _as_seen(
         self, xy: npt.NDArray[np.float64], patch: float

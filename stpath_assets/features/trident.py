@@ -17,6 +17,7 @@ from stpath_assets.errors import FeatureError, StorageError
 from stpath_assets.features.imported import FACTS, NOT_SAID, OURS, Imported, TridentFile
 from stpath_assets.slides import Registered
 from stpath_assets.storage import atomic_file
+from stpath_assets.tiles import sides_of
 
 
 def write(
@@ -54,7 +55,8 @@ def write(
 
 
 def _coords_attributes(path: Path, row: Registered, tiles: pa.Table, overlap_px: int) -> dict[str, Any]:
-    tile_px, tile_mpp, side_px = (tiles[name][0].as_py() for name in ("tile_px", "mpp", "side_px"))
+    tile_px, tile_mpp = (tiles[name][0].as_py() for name in ("tile_px", "mpp"))
+    side_px, side_y_px = sides_of(tiles)
     return {
         "patch_size": tile_px,
         "patch_size_level0": round(side_px),
@@ -70,6 +72,7 @@ def _coords_attributes(path: Path, row: Registered, tiles: pa.Table, overlap_px:
         f"{OURS}slide_mpp": row.mpp,
         f"{OURS}tile_mpp": tile_mpp,
         f"{OURS}side_px": side_px,
+        f"{OURS}side_y_px": side_y_px,
     }
 
 

@@ -19,6 +19,7 @@ from stpath_assets import fingerprint
 from stpath_assets.errors import SlideError
 from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import tokens
+from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
 from stpath_assets.storage import SLIDE_ID, Store
@@ -61,11 +62,20 @@ class Registered:
     backend: str = "tiffslide"
     regions_uri: str | None = None
     features_uri: str | None = None
+    mpp_x: float | None = None
+    mpp_y: float | None = None
+
+    @property
+    def mpp_xy(self) -> Mpp:
+        """The scale used, along x and y."""
+        return (self.mpp, self.mpp) if self.mpp_x is None or self.mpp_y is None else (self.mpp_x, self.mpp_y)
 
     @property
     def fingerprint(self) -> Fingerprint:
         """What every later stage of this slide starts from: its content and its scale."""
-        return fingerprint.start(slide_sha256=self.sha256, slide_mpp=self.mpp, slides_code=CODE_VERSION)
+        x, y = self.mpp_xy
+        sides = {} if x == y else {"slide_mpp_x": x, "slide_mpp_y": y}
+        return fingerprint.start(slide_sha256=self.sha256, slide_mpp=self.mpp, slides_code=CODE_VERSION, **sides)
 
     @property
     def row_fingerprint(self) -> Fingerprint:
@@ -85,7 +95,7 @@ class Registered:
 
     def open(self) -> Slide:
         """Opens the scan at the registered scale."""
-        return open_slide(self.uri, self.mpp if self.mpp_source == "user" else None)
+        return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
 
 
 def slide_id_from_name(name: str) -> str:
@@ -112,7 +122,7 @@ class Registry:
         *,
         organ: str | None = None,
         tech: str | None = None,
-        mpp: float | None = None,
+        mpp: float | Mpp | None = None,
         spots: str | Path | None = None,
         regions: str | Path | None = None,
         features: str | Path | None = None,
@@ -134,7 +144,7 @@ class Registry:
             organ, tech = organ or before.organ, tech or before.tech
             spots = spots or before.spots_uri
             regions, features = regions or before.regions_uri, features or before.features_uri
-            mpp = before.mpp if mpp is None and before.mpp_source == "user" else mpp
+            mpp = before.mpp_xy if mpp is None and before.mpp_source == "user" else mpp
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
                 f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {_MAX_ID}, first a letter or digit, no '..'"
@@ -150,7 +160,7 @@ class Registry:
                     id_, source.uri, sha256, size_bytes, slide.width_px, slide.height_px, slide.mpp, slide.mpp_source,
                     slide.mpp_file, slide.vendor, len(slide.level_dimensions), organ, tech, spots_uri, "ready", None,
                     tuple(slide.warnings), self._registered_at(id_), slide.objective_power, slide.backend,
-                    regions_uri, features_uri,
+                    regions_uri, features_uri, *slide.mpp_xy,
                 )  # fmt: skip
                 check(row)
                 self._write(row)
@@ -169,6 +179,8 @@ class Registry:
                 "width_px": slide.width_px,
                 "height_px": slide.height_px,
                 "mpp": slide.mpp,
+                "mpp_x": slide.mpp_xy[0],
+                "mpp_y": slide.mpp_xy[1],
                 "mpp_file": slide.mpp_file,
                 "vendor": slide.vendor,
                 "levels": len(slide.level_dimensions),

@@ -26,20 +26,18 @@ _KEPT = 1024
 def resample(pixels: Image, x: float, y: float, width: float, height: float, out_px: int) -> Image:
     """The box (x, y, width, height) of an image, edges between pixels allowed, as (out_px, out_px, 3) uint8.
 
-    Shrinking averages by area; enlarging is bicubic (Keys, 1981, a = -0.5), its kernel cut at the image's edges;
-    at the same scale and on whole pixels, nothing changes.
+    Shrinking averages by area; enlarging is bicubic (Keys, 1981, a = -0.5), its kernel cut at the image's edges; each
+    axis by itself, since pixels need not be square. At the same scale and on whole pixels, nothing changes.
     """
-    scale = max(width, height) / out_px
-    if abs(scale - 1) < _SAME_SCALE and _whole(x) and _whole(y):
+    if max(abs(width / out_px - 1), abs(height / out_px - 1)) < _SAME_SCALE and _whole(x) and _whole(y):
         i, j = round(y), round(x)
         if i + out_px <= pixels.shape[0] and j + out_px <= pixels.shape[1]:
             return pixels[i : i + out_px, j : j + out_px].copy()
-    weights = area_weights if scale >= 1 else cubic_weights
     # Of the weights' reach, two pixels on each side at most.
     left, top = max(math.floor(x) - 2, 0), max(math.floor(y) - 2, 0)
     right, bottom = min(math.ceil(x + width) + 2, pixels.shape[1]), min(math.ceil(y + height) + 2, pixels.shape[0])
-    rows = weights(round(y - top, _DIGITS), height, out_px, bottom - top)
-    columns = weights(round(x - left, _DIGITS), width, out_px, right - left)
+    rows = _tile_weights(round(y - top, _DIGITS), height, out_px, bottom - top)
+    columns = _tile_weights(round(x - left, _DIGITS), width, out_px, right - left)
     return _apply(rows, columns, pixels[top:bottom], left, right - left)
 
 
@@ -48,6 +46,10 @@ def shrink(pixels: Image, x: float, y: float, width: float, height: float, out_w
     rows = area_weights(round(y, _DIGITS), height, out_height, pixels.shape[0])
     columns = area_weights(round(x, _DIGITS), width, out_width, pixels.shape[1])
     return _apply(rows, columns, pixels, 0, pixels.shape[1])
+
+
+def _tile_weights(start: float, length: float, out_px: int, n: int) -> "Weights":
+    return (area_weights if length >= out_px else cubic_weights)(start, length, out_px, n)
 
 
 @dataclass(frozen=True, eq=False)

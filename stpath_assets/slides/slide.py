@@ -29,17 +29,17 @@ _MAGENTA = (255, 0, 255)  # no stain and no pen has it
 class Slide:
     """An open scan. Coordinates are level-0 pixels, x to the right and y down.
 
-    `mpp` is µm per pixel at level 0 and `mpp_source` says where it comes from (`file` or `user`); `warnings`
-    holds what a user should know before trusting the scan. `uri` is the path or URL as given; `path` is the
-    local path, or that within the URL. `vendor` is from a fixed list and `objective_power` is a number: nothing
-    else of a file's own words is kept.
+    `mpp_xy` is µm per pixel at level 0 along x and y and `mpp_source` says where it comes from (`file` or `user`);
+    `mpp_file` is what the file says; `warnings` holds what a user should know before trusting the scan. `uri` is the path
+    or URL as given; `path` is the local path, or that within the URL. `vendor` is from a fixed list and `objective_power`
+    is a number: nothing else of a file's own words is kept.
     """
 
     path: Path
     name: str
     width_px: int
     height_px: int
-    mpp: float
+    mpp_xy: scale.Mpp
     mpp_source: str
     mpp_file: float | None
     vendor: str | None
@@ -49,6 +49,11 @@ class Slide:
     objective_power: float | None = None
     uri: str = ""
     _backend: Backend | None = field(default=None, repr=False)
+
+    @property
+    def mpp(self) -> float:
+        """µm per pixel at level 0; where pixels are not square, the mean of x and y."""
+        return scale.mean(self.mpp_xy)
 
     @property
     def backend(self) -> str:
@@ -88,7 +93,7 @@ class Slide:
     def read_scaled(self, mpp: float, box_px: int = 1024) -> npt.NDArray[np.uint8]:
         """The whole scan at about `mpp` µm per pixel, by area, as (H, W, 3) uint8.
 
-        H = round(height · slide mpp / mpp), at least 1; W likewise. Read in boxes of about `box_px` by threads, so
+        Its shape is `scaled_shape`; its pixels are square, whatever the scan's. Read in boxes of about `box_px` by threads, so
         that memory does not grow with the scan, from the smallest level that is at least as fine; which level
         depends on the scan alone.
         """
@@ -99,16 +104,17 @@ class Slide:
 
         What could not be read is 255 in the image, and is to be taken for nothing.
         """
-        unreadable = np.zeros(self._scaled_shape(mpp), bool)
+        unreadable = np.zeros(self.scaled_shape(mpp), bool)
         return self._scaled(mpp, box_px, unreadable), unreadable
 
-    def _scaled_shape(self, mpp: float) -> tuple[int, int]:
-        height, width = (max(1, round(n * self.mpp / mpp)) for n in (self.height_px, self.width_px))
-        return height, width
+    def scaled_shape(self, mpp: float) -> tuple[int, int]:
+        """Height and width of the whole scan at about `mpp` µm per pixel: round(size · slide mpp / mpp), at least 1."""
+        x, y = self.mpp_xy
+        return max(1, round(self.height_px * y / mpp)), max(1, round(self.width_px * x / mpp))
 
     def _scaled(self, mpp: float, box_px: int, unreadable: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8]:
         """Raises `SlideError` at what cannot be read, or marks it in `unreadable` and goes on."""
-        height, width = self._scaled_shape(mpp)
+        height, width = self.scaled_shape(mpp)
         level = self.level_for(mpp)
         level_width, level_height = self.level_dimensions[level]
         fx, fy = level_width / width, level_height / height
@@ -143,14 +149,15 @@ class Slide:
         return out
 
     def level_for(self, mpp: float) -> int:
-        """The coarsest level that is at least as fine as `mpp`; level 0 where none is."""
+        """The coarsest level that is at least as fine as `mpp` along x and y; level 0 where none is."""
         # A tenth of a percent: level sizes are rounded to whole pixels, so a "4x" level is rarely exactly 4x.
-        fine = [i for i, d in enumerate(self.level_downsamples) if self.mpp * d <= mpp * 1.001]
+        fine = [i for i, d in enumerate(self.level_downsamples) if max(self.mpp_xy) * d <= mpp * 1.001]
         return max(fine, key=lambda i: self.level_downsamples[i], default=0)
 
     def thumbnail(self, longest_px: int = 768, partly: bool = False) -> npt.NDArray[np.uint8]:
         """The scan fitted into a square of `longest_px`, as (H, W, 3) uint8; `partly`: what cannot be read is magenta."""
-        mpp = self.mpp * max(self.width_px, self.height_px) / longest_px
+        x, y = self.mpp_xy
+        mpp = max(self.width_px * x, self.height_px * y) / longest_px
         if not partly:
             return self.read_scaled(mpp)
         image, unreadable = self.read_scaled_partly(mpp)
@@ -174,26 +181,28 @@ class Slide:
         self.close()
 
 
-def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, mpp: float | scale.Mpp | None = None) -> Slide:
     """Opens a scan, a file or a URL (s3://, gs://, https://).
 
-    `mpp` (µm per pixel at level 0) is for scans whose file does not say; where both do, the given one wins,
-    with a warning if they differ by more than 5 %. A scale that the objective contradicts is a warning too.
+    `mpp` (µm per pixel at level 0, or a pair of x and y) is for scans whose file does not say; where both do, the given
+    one wins, with a warning if they differ by more than 5 %. A scale that the objective contradicts is a warning too, and
+    so are pixels that are not square.
 
     Raises `SlideError` for what is missing, no scan, truncated, or of pixels other than 8-bit RGB, and
-    `ScaleError` where the scale is missing or absurd, or pixels are not square.
+    `ScaleError` where the scale is missing or absurd.
     """
     source = Source(path)
     backend = open_backend(source)
     try:
         name, power = source.name, backend.objective_power
-        mpp_file, complaint = scale.of_file(name, backend.mpp)
-        used, origin, warnings = scale.choose(name, mpp, mpp_file, complaint)
+        in_file, complaint = scale.of_file(backend.mpp)
+        used, origin, warnings = scale.choose(name, scale.given_as(mpp), in_file, complaint)
+        warnings += scale.against_square(name, used)
         warnings += scale.against_objective(name, used, origin, power)
         width_px, height_px = backend.level_dimensions[0]
         return Slide(
-            source.path, name, width_px, height_px, used, origin, mpp_file, backend.vendor, backend.level_downsamples,
-            backend.level_dimensions, warnings, power, source.uri, backend,
+            source.path, name, width_px, height_px, used, origin, None if in_file is None else scale.mean(in_file),
+            backend.vendor, backend.level_downsamples, backend.level_dimensions, warnings, power, source.uri, backend,
         )  # fmt: skip
     except BaseException:
         backend.close()

@@ -7,7 +7,7 @@ from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.quality import QualityParameters
 from stpath_assets.tiles.regions import Regions, read_regions
 from stpath_assets.tiles.survey import TileParameters
-from stpath_assets.tiles.tiling import Tiles, centers_of, store_tiles, tile
+from stpath_assets.tiles.tiling import Tiles, centers_of, sides_of, store_tiles, tile
 from stpath_assets.tiles.tissue import TissueParameters
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "TissueParameters",
     "centers_of",
     "read_regions",
+    "sides_of",
     "store_tiles",
     "tile",
 ]

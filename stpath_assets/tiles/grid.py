@@ -15,7 +15,7 @@ import numpy.typing as npt
 @dataclass(frozen=True)
 class Grid:
     """Tiles in row-major order. `x_px`, `y_px` (N,) float64 are top-left corners; `row`, `column` (N,) int64
-    count from 0.
+    count from 0. `side_px` and `side_y_px` are a tile's sides along x and y: one number where pixels are square.
 
     Tiles about spots lie in no rows: `row` counts them from the top, and `column` is -1.
     """
@@ -25,20 +25,23 @@ class Grid:
     x_px: npt.NDArray[np.float64]
     y_px: npt.NDArray[np.float64]
     side_px: float
+    side_y_px: float
 
     def __len__(self) -> int:
         return len(self.row)
 
     def take(self, keep: npt.NDArray) -> "Grid":
         """The tiles that a boolean mask or an index selects, in its order."""
-        return Grid(self.row[keep], self.column[keep], self.x_px[keep], self.y_px[keep], self.side_px)
+        return Grid(self.row[keep], self.column[keep], self.x_px[keep], self.y_px[keep], self.side_px, self.side_y_px)
 
     @classmethod
-    def of_tile_ids(cls, tile_ids: Sequence[str], x_px: npt.NDArray, y_px: npt.NDArray, side_px: float) -> "Grid":
-        """The grid whose tiles have these ids and corners."""
+    def of_tile_ids(
+        cls, tile_ids: Sequence[str], x_px: npt.NDArray, y_px: npt.NDArray, side_px: float, side_y_px: float
+    ) -> "Grid":
+        """The grid whose tiles have these ids, corners and sides."""
         row = np.array([int(i[1:6]) for i in tile_ids], np.int64)
         column = np.array([int(i[7:12] or -1) for i in tile_ids], np.int64)
-        return cls(row, column, x_px, y_px, side_px)
+        return cls(row, column, x_px, y_px, side_px, side_y_px)
 
     def tile_ids(self) -> list[str]:
         """`r00012c00034`, or `s00012` about spots: names that sort in table order."""
@@ -51,42 +54,46 @@ def side_in_level0(tile_px: int, tile_mpp: float, slide_mpp: float) -> float:
     return tile_px * tile_mpp / slide_mpp
 
 
-def regular_grid(width_px: int, height_px: int, side_px: float, stride: float = 1.0) -> Grid:
+def regular_grid(
+    width_px: int, height_px: int, side_px: float, stride: float = 1.0, side_y_px: float | None = None
+) -> Grid:
     """All tiles of a grid from the scan's top-left corner that lie wholly inside it.
 
     `stride` is the distance from one tile to the next in tile sides: 1 leaves no gap, 0.5 overlaps by half, 2 takes every
-    other place. Invariants: row-major; tile (r, c) begins at (c, r) · stride · side; none leaves the scan; no further
-    row or column would fit. A scan smaller than a tile gives an empty grid.
+    other place. `side_y_px` is the side along y where it is another. Invariants: row-major; tile (r, c) begins at
+    (c, r) · stride · side; none leaves the scan; no further row or column would fit. A scan smaller than a tile gives an
+    empty grid.
     """
-    if not (side_px > 0 and stride > 0):
-        raise ValueError(f"side_px and stride must be positive, not {side_px} and {stride}")
-    step = stride * side_px
-    columns, rows = _count(width_px, side_px, step), _count(height_px, side_px, step)
+    side_y_px = side_px if side_y_px is None else side_y_px
+    if not (side_px > 0 and side_y_px > 0 and stride > 0):
+        raise ValueError(f"sides and stride must be positive, not {side_px}, {side_y_px} and {stride}")
+    columns, rows = _count(width_px, side_px, stride), _count(height_px, side_y_px, stride)
     row, column = (a.reshape(-1) for a in np.mgrid[0:rows, 0:columns])
     # The last edge may exceed the scan by rounding of the product; it is held inside.
-    x = np.minimum(column * step, max(width_px - side_px, 0.0))
-    y = np.minimum(row * step, max(height_px - side_px, 0.0))
-    return Grid(row, column, x, y, side_px)
+    x = np.minimum(column * (stride * side_px), max(width_px - side_px, 0.0))
+    y = np.minimum(row * (stride * side_y_px), max(height_px - side_y_px, 0.0))
+    return Grid(row, column, x, y, side_px, side_y_px)
 
 
-def _count(length_px: int, side_px: float, step_px: float) -> int:
+def _count(length_px: int, side_px: float, stride: float) -> int:
     # A billionth of a tile: 112 µm tiles on a scan made of exactly ten of them are ten, whatever the last bit
     # says.
-    return max(0, math.floor((length_px - side_px) / step_px + 1e-9) + 1)
+    return max(0, math.floor((length_px - side_px) / (stride * side_px) + 1e-9) + 1)
 
 
 def spot_grid(
-    centers_px: npt.NDArray[np.float64], width_px: int, height_px: int, side_px: float
+    centers_px: npt.NDArray[np.float64], width_px: int, height_px: int, side_px: float, side_y_px: float | None = None
 ) -> tuple[Grid, npt.NDArray[np.intp]]:
     """Tiles centred on spots (N, 2), ordered by y, then x; and for each tile the index of its spot.
 
     A spot nearer to the scan's edge than half a tile gets none: its tile would have to be filled up.
     """
-    x, y = centers_px[:, 0] - side_px / 2, centers_px[:, 1] - side_px / 2
-    inside = (x >= 0) & (y >= 0) & (x + side_px <= width_px) & (y + side_px <= height_px)
+    side_y_px = side_px if side_y_px is None else side_y_px
+    x, y = centers_px[:, 0] - side_px / 2, centers_px[:, 1] - side_y_px / 2
+    inside = (x >= 0) & (y >= 0) & (x + side_px <= width_px) & (y + side_y_px <= height_px)
     order = np.lexsort((x, y))
     spot = order[inside[order]]
-    return Grid(np.arange(len(spot)), np.full(len(spot), -1), x[spot], y[spot], side_px), spot
+    return Grid(np.arange(len(spot)), np.full(len(spot), -1), x[spot], y[spot], side_px, side_y_px), spot
 
 
 def union_share(grid: Grid, width_px: int, height_px: int) -> float:
@@ -97,7 +104,7 @@ def union_share(grid: Grid, width_px: int, height_px: int) -> float:
         np.clip(np.rint(a * scale), 0, n).astype(int)
         for a, n in (
             (grid.x_px, shape[1]), (grid.x_px + grid.side_px, shape[1]),
-            (grid.y_px, shape[0]), (grid.y_px + grid.side_px, shape[0]),
+            (grid.y_px, shape[0]), (grid.y_px + grid.side_y_px, shape[0]),
         )
     )  # fmt: skip
     edges = np.zeros((shape[0] + 1, shape[1] + 1), np.int32)
@@ -106,16 +113,26 @@ def union_share(grid: Grid, width_px: int, height_px: int) -> float:
     return float((edges.cumsum(0).cumsum(1)[:-1, :-1] > 0).mean())
 
 
-def box_means(values: npt.NDArray, x: npt.NDArray, y: npt.NDArray, side: float) -> npt.NDArray[np.float64]:
-    """Mean of a piecewise constant image (H, W) over squares with corners x, y (N,) and a side, in its own pixels.
+def boxes_on(
+    shape: tuple[int, ...], grid: Grid, width_px: int, height_px: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, float]:
+    """Corners x and y (N,), width and height of a grid's tiles in the pixels of an image (H, W) of the whole scan."""
+    fx, fy = shape[1] / width_px, shape[0] / height_px
+    return grid.x_px * fx, grid.y_px * fy, grid.side_px * fx, grid.side_y_px * fy
 
-    Exact for fractional corners, by the bilinear summed-area table; squares are clipped to the image.
+
+def box_means(
+    values: npt.NDArray, x: npt.NDArray, y: npt.NDArray, box_width: float, box_height: float
+) -> npt.NDArray[np.float64]:
+    """Mean of a piecewise constant image (H, W) over boxes of one size with corners x, y (N,), in its own pixels.
+
+    Exact for fractional corners, by the bilinear summed-area table; boxes are clipped to the image.
     """
     height, width = values.shape
     table = np.zeros((height + 1, width + 1))
     table[1:, 1:] = values.astype(np.float64).cumsum(0).cumsum(1)
-    x0, x1 = np.clip(x, 0, width), np.clip(x + side, 0, width)
-    y0, y1 = np.clip(y, 0, height), np.clip(y + side, 0, height)
+    x0, x1 = np.clip(x, 0, width), np.clip(x + box_width, 0, width)
+    y0, y1 = np.clip(y, 0, height), np.clip(y + box_height, 0, height)
     total = _at(table, y1, x1) - _at(table, y0, x1) - _at(table, y1, x0) + _at(table, y0, x0)
     area = (x1 - x0) * (y1 - y0)
     return np.clip(np.divide(total, area, out=np.zeros_like(total), where=area > 0), 0.0, values.max(initial=0))

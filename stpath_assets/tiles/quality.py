@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from stpath_assets.tiles.grid import Grid, box_means
+from stpath_assets.tiles.grid import Grid, box_means, boxes_on
 from stpath_assets.tiles.tissue import Layers
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 FOCUS_MPP = 4.0
 """Scale at which focus is measured, µm per pixel: nuclei are two pixels wide, and a scan need not be read in full."""
@@ -82,8 +82,8 @@ def measure(maps: Mapping[str, npt.NDArray], grid: Grid, width_px: int, height_p
     `quality_maps`, a ratio of mean squares. The last two are NaN where a tile has no tissue.
     """
     height, width = maps["tissue"].shape
-    x, y, side = grid.x_px * width / width_px, grid.y_px * height / height_px, grid.side_px * width / width_px
-    means = {name: box_means(values, x, y, side) for name, values in maps.items()}
+    boxes = boxes_on((height, width), grid, width_px, height_px)
+    means = {name: box_means(values, *boxes) for name, values in maps.items()}
     return {
         "tissue_fraction": means["tissue"],
         "pen_fraction": means["pen"],

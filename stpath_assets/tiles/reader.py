@@ -76,10 +76,10 @@ class _Source:
 
     @classmethod
     def of(cls, slide: Slide, grid: Grid, tile_px: int) -> "_Source":
-        level = slide.level_for(grid.side_px * slide.mpp / tile_px)
+        level = slide.level_for(grid.side_px * slide.mpp_xy[0] / tile_px)
         level_width, level_height = slide.level_dimensions[level]
         fx, fy = level_width / slide.width_px, level_height / slide.height_px
-        return cls(slide, level, grid.x_px * fx, grid.y_px * fy, grid.side_px * fx, grid.side_px * fy, tile_px)
+        return cls(slide, level, grid.x_px * fx, grid.y_px * fy, grid.side_px * fx, grid.side_y_px * fy, tile_px)
 
     def bands(self) -> Iterator[range]:
         """Runs of neighbours in table order that share a row, no wider than `MAX_BAND_PX`, without wide gaps."""

@@ -16,10 +16,10 @@ import pyarrow as pa
 from stpath_assets.errors import TissueError
 from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.settings import Settings
-from stpath_assets.slides import Slide
+from stpath_assets.slides import Slide, scale
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles.given import GivenTiles
-from stpath_assets.tiles.grid import Grid, box_means, regular_grid, side_in_level0, spot_grid
+from stpath_assets.tiles.grid import Grid, box_means, boxes_on, regular_grid, side_in_level0, spot_grid
 from stpath_assets.tiles.quality import CODE_VERSION as QUALITY_CODE_VERSION
 from stpath_assets.tiles.quality import (
     FOCUS_MPP,
@@ -127,12 +127,11 @@ class Survey:
         """The kept tiles, with the columns of `tile_grids`; may be empty."""
         keep = np.flatnonzero(self.reason == "")
         grid, n = self.candidates.take(keep), len(keep)
-        half = grid.side_px / 2
         columns = {
             "x_px": grid.x_px,
             "y_px": grid.y_px,
-            "center_x_px": grid.x_px + half,
-            "center_y_px": grid.y_px + half,
+            "center_x_px": grid.x_px + grid.side_px / 2,
+            "center_y_px": grid.y_px + grid.side_y_px / 2,
             **{name: values[keep] for name, values in self.columns.items()},
         }
         # As lists: of arrays, pyarrow asks pandas whether they are its own, and to load it takes longer than all of this.
@@ -141,6 +140,7 @@ class Survey:
                 "slide_id": [self.slide_id] * n,
                 "tile_id": grid.tile_ids(),
                 "side_px": [grid.side_px] * n,
+                "side_y_px": [grid.side_y_px] * n,
                 "tile_px": [self.parameters.tile_px] * n,
                 "mpp": [self.parameters.mpp] * n,
                 "spot_id": [None if self.spot_ids is None else self.spot_ids[i] for i in keep.tolist()],
@@ -170,7 +170,8 @@ class Survey:
             r or "kept": self.candidates.take(self.reason == r) for r in ("", *REASONS) if (self.reason == r).any()
         }
         corners = {name: np.stack([g.x_px, g.y_px], axis=1) for name, g in groups.items()}
-        return figures.tile_overlay(self.image, self.size_px, self.layers.tissue, corners, self.candidates.side_px)
+        sides = (self.candidates.side_px, self.candidates.side_y_px)
+        return figures.tile_overlay(self.image, self.size_px, self.layers.tissue, corners, sides)
 
 
 def survey_slide(
@@ -182,17 +183,17 @@ def survey_slide(
     given: GivenTiles | None = None,
 ) -> Survey:
     """Looks at a scan and lays the tiles. Raises `TissueError` where the scan is smaller than a tile."""
-    side_px = side_in_level0(parameters.tile_px, parameters.mpp, slide.mpp)
+    side_px, side_y_px = (side_in_level0(parameters.tile_px, parameters.mpp, mpp) for mpp in slide.mpp_xy)
     size = (slide.width_px, slide.height_px)
     if given is not None:
         grid, spot_ids, outside = given.grid, None, 0
     else:
-        grid, spot_ids, outside = _lay(*size, side_px, parameters, spots)
+        grid, spot_ids, outside = _lay(*size, side_px, side_y_px, parameters.stride, spots)
     regular = spots is None and given is None
     if len(grid) == 0 and regular:
         raise TissueError(
             f"{slide_id}: {size[0]} by {size[1]} pixels is smaller than one tile of "
-            f"{parameters.tile_px * parameters.mpp:g} µm; check its mpp, {slide.mpp:g}"
+            f"{parameters.tile_px * parameters.mpp:g} µm; check its mpp, {scale.text(slide.mpp_xy, 'g')}"
         )
     dropping = parameters.on_unreadable == "drop" and given is None
     image, small, unseen = _images(slide, parameters.tissue.mpp, dropping)
@@ -202,7 +203,7 @@ def survey_slide(
     columns = measure(quality_maps(image, small, layers), grid, *size)
     places = len(grid)
     # Of a tile that the mask has not seen whole, nobody knows how much tissue it has.
-    hidden = box_means(unseen, *_on(unseen, grid, *size)) > 0 if dropping else np.zeros(places, bool)
+    hidden = box_means(unseen, *boxes_on(unseen.shape, grid, *size)) > 0 if dropping else np.zeros(places, bool)
     if regular:
         keep = (columns["tissue_fraction"] >= max(parameters.min_tissue, np.finfo(float).tiny)) | hidden
         grid, columns, hidden = grid.take(keep), {k: v[keep] for k, v in columns.items()}, hidden[keep]
@@ -214,13 +215,13 @@ def survey_slide(
 
 
 def _lay(
-    width_px: int, height_px: int, side_px: float, parameters: TileParameters, spots: HasSpots | npt.NDArray | None
+    width_px: int, height_px: int, side_px: float, side_y_px: float, stride: float, spots: HasSpots | npt.NDArray | None
 ) -> tuple[Grid, list[str] | None, int]:
     """All tiles that may be, the ids of their spots, if any, and how many spots have no room."""
     if spots is None:
-        return regular_grid(width_px, height_px, side_px, parameters.stride), None, 0
+        return regular_grid(width_px, height_px, side_px, stride, side_y_px), None, 0
     centers, ids = _positions(spots)
-    grid, spot = spot_grid(centers, width_px, height_px, side_px)
+    grid, spot = spot_grid(centers, width_px, height_px, side_px, side_y_px)
     return grid, [ids[i] for i in spot], len(centers) - len(grid)
 
 
@@ -245,25 +246,13 @@ def _images(
     whole, unseen = slide.read_scaled_partly(finest) if partly else (slide.read_scaled(finest), None)
 
     def at(mpp: float) -> npt.NDArray[np.uint8]:
-        shape = shape_of(mpp)
+        shape = slide.scaled_shape(mpp)
         return whole if whole.shape[:2] == shape else reduced(whole, shape)
 
-    def shape_of(mpp: float) -> tuple[int, int]:
-        height, width = (max(1, round(n * slide.mpp / mpp)) for n in (slide.height_px, slide.width_px))
-        return height, width
-
-    share = np.zeros(shape_of(mask_mpp), np.float32)
+    share = np.zeros(slide.scaled_shape(mask_mpp), np.float32)
     if unseen is not None:
         share = reduced(unseen.astype(np.float32), share.shape)
     return at(FOCUS_MPP), at(mask_mpp), share
-
-
-def _on(
-    image: npt.NDArray, grid: Grid, width_px: int, height_px: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
-    """Corners and side of the tiles of a grid in the pixels of an image of the whole scan."""
-    height, width = image.shape
-    return grid.x_px * width / width_px, grid.y_px * height / height_px, grid.side_px * width / width_px
 
 
 def _digest(spots: HasSpots) -> str:

@@ -27,7 +27,7 @@ from stpath_assets.tiles.regions import Regions, read_regions
 from stpath_assets.tiles.survey import CODE_VERSION, MIN_TISSUE, HasSpots, Survey, TileParameters, survey_slide
 from stpath_assets.tiles.tissue import TissueParameters
 
-__all__ = ["CODE_VERSION", "TileParameters", "Tiles", "centers_of", "covered", "store_tiles", "tile"]
+__all__ = ["CODE_VERSION", "TileParameters", "Tiles", "centers_of", "covered", "sides_of", "store_tiles", "tile"]
 
 COARSER = 0.02
 """How much coarser than its tiles a scan may be before the user is told, relative: 0.50 and 0.51 are the same
@@ -62,8 +62,8 @@ class Tiles:
 
     @property
     def enlargement(self) -> float:
-        """How many times the tiles enlarge the scan: above 1 where the scan is coarser than they are."""
-        return self.slide.mpp / self.mpp
+        """How many times the tiles enlarge the scan: above 1 where the scan is coarser than they are, along x or y."""
+        return max(self.slide.mpp_xy) / self.mpp
 
     @property
     def tile_ids(self) -> list[str]:
@@ -126,7 +126,7 @@ def tile(
     slide_id = slide_id_from_name(slide.name)
     survey = survey_slide(slide, slide_id, parameters, regions, spots)
     _require_tiles(survey, parameters)
-    for note in notes_of(slide_id, slide.mpp, mpp, survey.summary()):
+    for note in notes_of(slide_id, max(slide.mpp_xy), mpp, survey.summary()):
         warnings.warn(note, stacklevel=2)
     return Tiles(slide, survey.table)
 
@@ -161,7 +161,7 @@ def store_tiles(
         if not current:
             store.write(TILE_GRIDS.name, row.slide_id, survey.table, fingerprint, survey.summary())
     summary = store.summary(TILE_GRIDS.name, row.slide_id)
-    notes = (*(given.notes if given else ()), *notes_of(row.slide_id, row.mpp, parameters.mpp, summary))
+    notes = (*(given.notes if given else ()), *notes_of(row.slide_id, max(row.mpp_xy), parameters.mpp, summary))
     return Made(fingerprint, not current, notes)
 
 
@@ -171,7 +171,7 @@ def overlay_path(store: Store, slide_id: str) -> Path:
 
 
 def notes_of(slide_id: str, slide_mpp: float, tile_mpp: float, summary: dict[str, Any]) -> Iterator[str]:
-    """What the user is told of a slide's tiles, a line each."""
+    """What the user is told of a slide's tiles, a line each; `slide_mpp` is the coarser of x and y."""
     if slide_mpp / tile_mpp > 1 + COARSER:
         yield (
             f"{slide_id}: the scan has {slide_mpp:g} µm per pixel, coarser than the tiles' {tile_mpp:g}: "
@@ -213,7 +213,7 @@ def tile_numbers(store: Store, row: Registered) -> dict[str, Any]:
     return {
         "tiles": table.num_rows,
         "side_px": grid.side_px,
-        "enlargement": row.mpp / table["mpp"][0].as_py(),
+        "enlargement": max(row.mpp_xy) / table["mpp"][0].as_py(),
         "covered": union_share(grid, row.width_px, row.height_px),
         "tissue_share": summary["tissue_share"],
         "pen_share": summary["pen_share"],
@@ -223,10 +223,14 @@ def tile_numbers(store: Store, row: Registered) -> dict[str, Any]:
     }
 
 
+def sides_of(table: pa.Table) -> tuple[float, float]:
+    """Sides along x and y of the tiles of a `tile_grids` table, level-0 pixels."""
+    side_px = float(table["side_px"][0].as_py())
+    # Absent in what earlier versions stored.
+    side_y_px = table["side_y_px"][0].as_py() if "side_y_px" in table.column_names else None
+    return side_px, side_px if side_y_px is None else side_y_px
+
+
 def _grid_of(table: pa.Table) -> Grid:
-    return Grid.of_tile_ids(
-        table["tile_id"].to_pylist(),
-        table["x_px"].to_numpy(),
-        table["y_px"].to_numpy(),
-        float(table["side_px"][0].as_py()),
-    )
+    ids, x, y = table["tile_id"].to_pylist(), table["x_px"].to_numpy(), table["y_px"].to_numpy()
+    return Grid.of_tile_ids(ids, x, y, *sides_of(table))

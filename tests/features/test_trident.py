@@ -106,8 +106,8 @@ def test_the_layout_is_tridents(store: Store, tmp_path: Path) -> None:
         assert features.attrs["stpath_encoder_weights_sha256"] == "ab" * 32
 
 
-@pytest.mark.parametrize("mpp", [0.5, 0.2527, 0.26])
-def test_ours_come_back_exactly(store: Store, tmp_path: Path, mpp: float) -> None:
+@pytest.mark.parametrize("mpp", [0.5, 0.2527, 0.26, (0.5, 0.26)])
+def test_ours_come_back_exactly(store: Store, tmp_path: Path, mpp: float | tuple[float, float]) -> None:
     row = Registry(store).add(write_tiff(tmp_path / "a.tif", tissue_image(1300, 1900), mpp=mpp))
     made = store_tiles(store, row, TileParameters())
     tiles = store.read("tile_grids", "a")
@@ -117,7 +117,8 @@ def test_ours_come_back_exactly(store: Store, tmp_path: Path, mpp: float) -> Non
     np.testing.assert_array_equal(back.matrix, matrix)
     np.testing.assert_array_equal(back.corners, np.stack([tiles["x_px"], tiles["y_px"]], axis=1))
     assert back.tiles.tile_ids == tiles["tile_id"].to_pylist()
-    assert (back.tiles.side_px, back.tiles.mpp, back.tiles.notes) == (tiles["side_px"][0].as_py(), 0.5, ())
+    sides = (tiles["side_px"][0].as_py(), tiles["side_y_px"][0].as_py())
+    assert (back.tiles.side_px, back.tiles.side_y_px, back.tiles.mpp, back.tiles.notes) == (*sides, 0.5, ())
     assert {k: back.facts[k] for k in ("encoder", "encoder_weights_sha256", "encoder_precision")} == {
         k: v for k, v in FACTS.items() if k != "encoder_code"
     }
@@ -172,6 +173,14 @@ def test_another_tools_file_is_taken(row: Registered, foreign: Foreign) -> None:
     np.testing.assert_array_equal(back.matrix, matrix_of(3))
     assert back.facts["encoder_weights_sha256"] == "not said"
     assert "cropped 224" in back.tiles.notes[0]
+
+
+def test_tiles_that_are_square_in_pixels_are_not_on_a_scan_whose_pixels_are_not(
+    store: Store, foreign: Foreign, tmp_path: Path
+) -> None:
+    scan = write_tiff(tmp_path / "drawn.tif", tissue_image(), (0.5, 0.25))
+    said = refusal(foreign(), Registry(store).add(scan))
+    assert "its tiles are 112.0 by 56.0 µm wide (224 px of 0.5 by 0.25 µm)" in said
 
 
 def test_of_tiles_of_128_um_the_middle_is_what_gigapath_saw(row: Registered, foreign: Foreign) -> None:

@@ -36,11 +36,14 @@ def axis_cubic(image: npt.NDArray, start: float, length: float, n: int) -> npt.N
     return np.tensordot(weights / weights.sum(1, keepdims=True), image.astype(float), 1)
 
 
-def resampled(image: Image, x: float, y: float, side: float, n: int) -> npt.NDArray:
-    """What `resample` should give of a square box, as real numbers."""
-    one_axis = axis_means if side >= n else axis_cubic
-    rows = one_axis(image, y, side, n)
-    return one_axis(rows.transpose(1, 0, 2), x, side, n).transpose(1, 0, 2).clip(0, 255)
+def resampled(image: Image, x: float, y: float, side: float, n: int, side_y: float | None = None) -> npt.NDArray:
+    """What `resample` should give of a box, square unless `side_y` says otherwise, as real numbers."""
+
+    def one_axis(lines: npt.NDArray, start: float, length: float) -> npt.NDArray:
+        return (axis_means if length >= n else axis_cubic)(lines, start, length, n)
+
+    rows = one_axis(image, y, side if side_y is None else side_y)
+    return one_axis(rows.transpose(1, 0, 2), x, side).transpose(1, 0, 2).clip(0, 255)
 
 
 def ramp(axis: int) -> Image:

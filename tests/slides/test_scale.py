@@ -13,7 +13,7 @@ from stpath_assets.errors import ScaleError
 from stpath_assets.slides import Registry, open_slide, scale
 from stpath_assets.slides.tiff import ome_scale
 from stpath_assets.storage import Store
-from tests.conftest import tissue_image, write_tiff
+from tests.conftest import tissue_image
 
 MPPS = st.floats(scale.MIN_MPP, scale.MAX_MPP)
 ABSURD = st.sampled_from([0.0, -0.5, float("nan"), float("inf"), 264.6, 352.8, 0.049, 5.01])
@@ -28,30 +28,39 @@ def aperio(path: Path, mpp: float, power: object) -> Path:
 # ---- pixels that are nearly square
 
 
+@given(MPPS, MPPS)
+def test_the_files_scale_is_taken_as_it_is_along_x_and_y(x: float, y: float) -> None:
+    assert scale.of_file((x, y)) == ((x, y), "")
+    assert scale.choose("a", None, (x, y), "") == ((x, y), "file", [])
+
+
 @given(MPPS, st.floats(0.9901, 1 / 0.9901))
-def test_nearly_square_pixels_have_their_mean_scale(x: float, ratio: float) -> None:
-    y = x * ratio
-    if not scale.MIN_MPP <= y <= scale.MAX_MPP:
-        return
-    mpp, complaint = scale.of_file("a", (x, y))
-    assert mpp is not None
-    assert complaint == ""
-    assert max(abs(mpp - x), abs(mpp - y)) <= 0.00505 * mpp
+def test_nearly_square_pixels_are_no_news(x: float, ratio: float) -> None:
+    assert scale.against_square("a", (x, x * ratio)) == []
 
 
 @given(MPPS, st.floats(1.0102, 3), st.booleans())
-def test_other_pixels_are_refused_whatever_the_user_says(x: float, ratio: float, swap: bool) -> None:
-    y = x * ratio
-    if y <= scale.MAX_MPP:
-        with pytest.raises(ScaleError, match=r"^a: pixels are not square, .* resample"):
-            scale.of_file("a", (y, x) if swap else (x, y))
+def test_other_pixels_are_told(x: float, ratio: float, swap: bool) -> None:
+    (warning,) = scale.against_square("a", (x * ratio, x) if swap else (x, x * ratio))
+    assert warning.startswith("a: pixels are not square, ")
+    assert "--mpp" in warning
+
+
+@given(MPPS, MPPS, MPPS, MPPS)
+def test_what_the_user_gives_wins_and_either_side_can_contradict(a: float, b: float, x: float, y: float) -> None:
+    used, source, warnings = scale.choose("a", (a, b), (x, y), "")
+    assert (used, source) == ((a, b), "user")
+    assert len(warnings) == (abs(a - x) > 0.05 * x or abs(b - y) > 0.05 * y)
 
 
 @given(MPPS, ABSURD, st.booleans())
 def test_one_absurd_side_is_enough(good: float, absurd: float, swap: bool) -> None:
-    mpp, complaint = scale.of_file("a", (absurd, good) if swap else (good, absurd))
+    pair = (absurd, good) if swap else (good, absurd)
+    mpp, complaint = scale.of_file(pair)
     assert mpp is None
     assert f"{absurd:.4g} µm per pixel, is no microscope's" in complaint
+    with pytest.raises(ScaleError, match="is no microscope's scale"):
+        scale.choose("a", pair, None, "")
 
 
 # ---- the objective
@@ -59,12 +68,14 @@ def test_one_absurd_side_is_enough(good: float, absurd: float, swap: bool) -> No
 
 @given(st.floats(1, 150), st.floats(0.626, 1.599))
 def test_a_scale_near_its_objectives_is_no_news(power: float, off: float) -> None:
-    assert scale.against_objective("a", 10 / power * off, "file", power) == []
+    assert scale.against_objective("a", (10 / power * off,) * 2, "file", power) == []
 
 
 @given(st.floats(1, 150), st.floats(1.601, 50), st.booleans())
 def test_a_scale_far_from_its_objectives_is_told(power: float, off: float, finer: bool) -> None:
-    (warning,) = scale.against_objective("a", 10 / power * (1 / off if finer else off), "file", power)
+    mpp = 10 / power * (1 / off if finer else off)
+    (warning,) = scale.against_objective("a", (10 / power, mpp), "file", power)
+    assert len(scale.against_objective("a", (mpp, mpp), "file", power)) == 1
     assert warning.startswith("a: the file's mpp ")
     assert f"contradicts its {power:g}x objective, which has about" in warning
     assert "--mpp" in warning
@@ -73,7 +84,7 @@ def test_a_scale_far_from_its_objectives_is_told(power: float, off: float, finer
 @pytest.mark.parametrize("value", [None, "", "unknown", "nan", "inf", "0", "-20", 1e9, [20]])
 def test_an_objective_that_is_none(value: object) -> None:
     assert scale.power_of(value) is None
-    assert scale.against_objective("a", 0.5, "file", scale.power_of(value)) == []
+    assert scale.against_objective("a", (0.5, 0.5), "file", scale.power_of(value)) == []
 
 
 @pytest.mark.parametrize(
@@ -148,10 +159,31 @@ def test_an_ome_scan_has_the_scale_of_its_xml(tmp_path: Path) -> None:
         assert (slide.mpp, slide.mpp_source) == (0.25, "file")
 
 
-@pytest.mark.parametrize(("resolution", "mpp"), [((20000, 20100), 0.49875), ((20000, 20000), 0.5)])
-def test_the_scale_of_nearly_square_pixels_in_a_file(
-    slide_of: Callable[..., Path], tmp_path: Path, resolution: tuple[int, int], mpp: float
-) -> None:
-    write_tiff(tmp_path / "a.tif", tissue_image(), None, resolution=resolution, resolutionunit="CENTIMETER")
-    with open_slide(tmp_path / "a.tif") as slide:
-        assert slide.mpp == pytest.approx(mpp, abs=1e-5)
+@pytest.mark.parametrize(("x", "y", "warned"), [(0.5, 0.4, True), (0.5, 0.4975, False), (0.5, 0.5, False)])
+def test_pixels_that_are_not_square(slide_of: Callable[..., Path], x: float, y: float, warned: bool) -> None:
+    scan = slide_of("a.tif", mpp=(x, y))
+    with open_slide(scan) as slide:
+        assert slide.mpp_xy == pytest.approx((x, y))
+        assert slide.mpp == slide.mpp_file == pytest.approx((x + y) / 2)
+        assert slide.scaled_shape(1.0) == (round(1200 * y), round(1600 * x))
+        assert slide.read_scaled(8.0).shape == (*slide.scaled_shape(8.0), 3)
+        assert [w.split(": ")[1].split(",")[0] for w in slide.warnings] == ["pixels are not square"] * warned
+    with open_slide(scan, (x, x)) as slide:
+        assert (slide.mpp_xy, slide.mpp_source) == ((x, x), "user")
+        assert len(slide.warnings) == warned, "it contradicts the file, and pixels are square then"
+
+
+def test_pixels_that_are_not_square_in_the_catalog(tmp_path: Path, slide_of: Callable[..., Path]) -> None:
+    store = Store(tmp_path / "root")
+    registry = Registry(store)
+    row = registry.add(slide_of("a.tif", mpp=(0.25, 0.5)))
+    square = registry.add(slide_of("b.tif", tissue_image(seed=1)))
+    given = registry.add(slide_of("c.tif", tissue_image(seed=2), mpp=None), mpp=(0.4, 0.5))
+    rows = catalog.query(store, "select mpp, mpp_x, mpp_y, mpp_source from slides order by slide_id").fetchall()
+    assert rows == [(0.375, 0.25, 0.5, "file"), (0.5, 0.5, 0.5, "file"), (0.45, 0.4, 0.5, "user")]
+    assert {"slide_mpp_x", "slide_mpp_y"} <= set(row.fingerprint.facts)
+    assert not {"slide_mpp_x", "slide_mpp_y"} & set(square.fingerprint.facts), "what was made of it stays current"
+    with given.open() as slide:
+        assert slide.mpp_xy == (0.4, 0.5)
+    assert registry.add(given.uri, organ="breast").mpp_xy == (0.4, 0.5)
+    assert registry.refresh("a") == row

@@ -100,13 +100,6 @@ def test_up_to_five_percent_is_no_contradiction(drawn_slide: Path, mpp: float) -
         assert (slide.mpp, slide.mpp_source, slide.warnings) == (mpp, "user", [])
 
 
-def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
-    tifffile.imwrite(
-        tmp_path / "a.tif", tissue_image(), tile=(256, 256), resolution=(20000, 25000), resolutionunit="CENTIMETER"
-    )
-    assert "pixels are not square, 0.5 by 0.4" in refusal(tmp_path / "a.tif", error=ScaleError)
-
-
 # ---- what is no scan
 
 

@@ -52,7 +52,7 @@ def test_a_tile_has_its_physical_size(tile_px: int, tile_mpp: float, slide_mpp: 
 
 @pytest.mark.parametrize("side", [0.0, -1.0, float("nan")])
 def test_a_side_that_is_none(side: float) -> None:
-    with pytest.raises(ValueError, match=r"side_px.* must be positive"):
+    with pytest.raises(ValueError, match=r"sides and stride must be positive"):
         regular_grid(100, 100, side)
 
 
@@ -63,24 +63,24 @@ def test_ids_name_tiles_and_sort_in_table_order(width: int, height: int, side: f
     assert ids == sorted(set(ids))
     keep = np.array([i for i in range(len(grid)) if random.random() < 0.5], int)  # type: ignore[attr-defined]
     part = grid.take(keep)
-    back = Grid.of_tile_ids(part.tile_ids(), part.x_px, part.y_px, side)
+    back = Grid.of_tile_ids(part.tile_ids(), part.x_px, part.y_px, side, side)
     np.testing.assert_array_equal(back.row, grid.row[keep])
     np.testing.assert_array_equal(back.column, grid.column[keep])
 
 
 def test_an_id() -> None:
-    assert Grid(np.array([12]), np.array([34]), np.zeros(1), np.zeros(1), 1.0).tile_ids() == ["r00012c00034"]
+    assert Grid(np.array([12]), np.array([34]), np.zeros(1), np.zeros(1), 1.0, 1.0).tile_ids() == ["r00012c00034"]
 
 
 # ---- means over boxes
 
 
-def mean_by_hand(values: np.ndarray, x: float, y: float, side: float) -> float:
+def mean_by_hand(values: np.ndarray, x: float, y: float, box_width: float, box_height: float) -> float:
     """Every pixel weighted by the area of its overlap with the box, one by one."""
     total = area = 0.0
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
-            overlap = max(0.0, min(y + side, i + 1) - max(y, i)) * max(0.0, min(x + side, j + 1) - max(x, j))
+            overlap = max(0.0, min(y + box_height, i + 1) - max(y, i)) * max(0.0, min(x + box_width, j + 1) - max(x, j))
             total += overlap * values[i, j]
             area += overlap
     return total / area if area > 0 else 0.0
@@ -91,25 +91,29 @@ POSITIONS = st.floats(0, 9, allow_subnormal=False) | st.integers(0, 9).map(float
 
 
 @settings(max_examples=150, deadline=None)
-@given(IMAGES, st.lists(st.tuples(POSITIONS, POSITIONS), min_size=1, max_size=4), st.floats(0.1, 12))
-def test_box_means_against_brute_force(values: np.ndarray, corners: list[tuple[float, float]], side: float) -> None:
+@given(
+    IMAGES, st.lists(st.tuples(POSITIONS, POSITIONS), min_size=1, max_size=4), st.floats(0.1, 12), st.floats(0.1, 12)
+)
+def test_box_means_against_brute_force(
+    values: np.ndarray, corners: list[tuple[float, float]], box_width: float, box_height: float
+) -> None:
     x, y = (np.array(c) for c in zip(*corners, strict=True))
     height, width = values.shape
     # Of a sliver of a box, a mean is the quotient of two roundings.
-    seen = [min(a + side, width) - a > 1e-3 and min(b + side, height) - b > 1e-3 for a, b in corners]
-    means = box_means(values, x, y, side)
+    seen = [min(a + box_width, width) - a > 1e-3 and min(b + box_height, height) - b > 1e-3 for a, b in corners]
+    means = box_means(values, x, y, box_width, box_height)
     assert ((means >= 0) & (means <= 1)).all()
     for i in np.flatnonzero(seen):
-        assert means[i] == pytest.approx(mean_by_hand(values, x[i], y[i], side), abs=1e-9)
+        assert means[i] == pytest.approx(mean_by_hand(values, x[i], y[i], box_width, box_height), abs=1e-9)
 
 
 def test_a_box_outside_the_image_has_no_mean() -> None:
-    assert box_means(np.ones((3, 3), bool), np.array([3.0, 5.0]), np.array([0.0, 5.0]), 1.0).tolist() == [0.0, 0.0]
+    assert box_means(np.ones((3, 3), bool), np.array([3.0, 5.0]), np.array([0.0, 5.0]), 1.0, 1.0).tolist() == [0.0, 0.0]
 
 
 @given(IMAGES)
 def test_the_whole_image_as_one_box(values: np.ndarray) -> None:
-    mean = box_means(values, np.zeros(1), np.zeros(1), float(max(values.shape)))[0]
+    mean = box_means(values, np.zeros(1), np.zeros(1), *map(float, values.shape[::-1]))[0]
     assert mean == pytest.approx(values.mean())
 
 
@@ -132,6 +136,26 @@ def test_a_stride_sets_tiles_apart(width: int, height: int, side: float, stride:
     assert grid.y_px.max() + step + side > height * (1 - 1e-9)
     assert len(grid) == (grid.row.max() + 1) * (grid.column.max() + 1)
     assert grid.tile_ids() == sorted(set(grid.tile_ids()))
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), SIDES, SIDES, st.floats(0.25, 3))
+def test_where_pixels_are_not_square_each_axis_is_laid_by_itself(
+    width: int, height: int, side: float, side_y: float, stride: float
+) -> None:
+    grid = regular_grid(width, height, side, stride, side_y)
+    assert (grid.side_px, grid.side_y_px) == (side, side_y)
+    if len(grid) == 0:
+        assert width < side or height < side_y
+        return
+    first_row, first_column = grid.take(grid.row == 0), grid.take(grid.column == 0)
+    np.testing.assert_array_equal(
+        first_row.x_px, regular_grid(width, max(height, 2000), side, stride).take(first_row.column).x_px
+    )
+    np.testing.assert_array_equal(
+        first_column.y_px,
+        regular_grid(max(width, 2000), height, side_y, stride).y_px.reshape(len(first_column), -1)[:, 0],
+    )
+    assert len(grid) == len(first_row) * len(first_column)
 
 
 CENTERS = st.lists(st.tuples(st.floats(-200, 2200), st.floats(-200, 1700)), max_size=40)
@@ -158,7 +182,7 @@ def test_a_tile_about_a_spot_is_centred_on_it_and_inside(centers: list[tuple[flo
     assert order == sorted(order)
     ids = grid.tile_ids()
     assert ids == sorted(set(ids))
-    back = Grid.of_tile_ids(ids, grid.x_px, grid.y_px, side)
+    back = Grid.of_tile_ids(ids, grid.x_px, grid.y_px, side, side)
     assert back.tile_ids() == ids
 
 

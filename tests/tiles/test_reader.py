@@ -30,7 +30,7 @@ def grid_at(corners: list[tuple[float, float]], side_px: float) -> Grid:
     """Tiles at any corners."""
     x, y = np.array(corners, float).T
     n = np.arange(len(corners))
-    return Grid(n, n, x, y, side_px)
+    return Grid(n, n, x, y, side_px, side_px)
 
 
 # ---- the tiles of a scan
@@ -47,19 +47,21 @@ def test_tiles_come_in_table_order_and_are_crops_of_the_scan(drawn_slide: Path) 
         np.testing.assert_array_equal(found, image[int(y) : int(y) + 224, int(x) : int(x) + 224])
 
 
-@pytest.mark.parametrize("mpp", MPPS)
-def test_a_tile_shows_its_112_um_at_every_scale(tmp_path: Path, mpp: float) -> None:
-    """Tile (r, c) shows the scan from (112 c, 112 r) µm on, to a small part of a pixel."""
-    width, height = math.ceil(360 / mpp), math.ceil(250 / mpp)
+@pytest.mark.parametrize("mpp_xy", [*((m, m) for m in MPPS), (0.25, 0.5), (0.687, 0.4), (0.5, 0.687), (0.25, 0.2525)])
+def test_a_tile_shows_its_112_um_at_every_scale(tmp_path: Path, mpp_xy: tuple[float, float]) -> None:
+    """Tile (r, c) shows the scan from (112 c, 112 r) µm on, to a small part of a pixel, and pixels need not be square."""
+    x, y = mpp_xy
+    width, height = math.ceil(360 / x), math.ceil(250 / y)
     noise = np.random.default_rng(0).random((height, width, 3))
     image = (128 + 400 * (gaussian_filter(noise, (1.5, 1.5, 0)) - 0.5)).clip(0, 255).astype(np.uint8)
-    with open_slide(write_tiff(tmp_path / "a.tif", image, mpp)) as slide:
-        side = side_in_level0(224, 0.5, slide.mpp)
-        grid = regular_grid(slide.width_px, slide.height_px, side)
+    with open_slide(write_tiff(tmp_path / "a.tif", image, mpp_xy)) as slide:
+        assert slide.mpp_xy == pytest.approx(mpp_xy)
+        side, side_y = (side_in_level0(224, 0.5, mpp) for mpp in slide.mpp_xy)
+        grid = regular_grid(slide.width_px, slide.height_px, side, 1.0, side_y)
         tiles = list(read_tiles(slide, grid, 224))
     assert len(tiles) == 6
     for row, column, found in zip(grid.row, grid.column, tiles, strict=True):
-        expected = resampled(image, column * 112 / mpp, row * 112 / mpp, 112 / mpp, 224)
+        expected = resampled(image, column * 112 / x, row * 112 / y, 112 / x, 224, 112 / y)
         assert np.abs(found - expected).max() <= 0.6
         assert np.abs((found - expected).mean()) < 0.01
 

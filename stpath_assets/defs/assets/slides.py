@@ -28,6 +28,7 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     metadata = {
         "thumbnail": picture(thumbnail, row.slide_id),
         "mpp": row.mpp,
+        **({} if row.mpp_xy[0] == row.mpp_xy[1] else {"mpp_x": row.mpp_xy[0], "mpp_y": row.mpp_xy[1]}),
         "mpp_source": row.mpp_source,
         "objective_power": row.objective_power or "not in the file",
         "vendor": row.vendor or "not known",

@@ -172,7 +172,7 @@ class _Slide:
             return Pixels(np.stack(list(Tiles(self.slide, rows).pixels())))
         # A slice is sent with all of its table; a copy is not.
         return Places(
-            str(self.slide.files[0].absolute()), self.slide.mpp, self._sample, rows.take(list(range(len(rows))))
+            str(self.slide.files[0].absolute()), self.slide.mpp_xy, self._sample, rows.take(list(range(len(rows))))
         )
 
 

@@ -26,7 +26,7 @@ class Places:
     """Tiles of a scan that the replica reads itself: `table` has the columns of `tile_grids`."""
 
     uri: str
-    mpp: float
+    mpp_xy: tuple[float, float]
     sample: str
     table: pa.Table
 

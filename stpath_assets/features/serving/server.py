@@ -19,6 +19,7 @@ from stpath_assets.errors import SlideError, StpathError
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.serving.messages import Block, Pixels, Places, Unreadable, sample_of
 from stpath_assets.slides import Slide, open_slide
+from stpath_assets.slides.scale import Mpp
 from stpath_assets.tiles import Tiles
 
 
@@ -94,7 +95,7 @@ def _read(places: Places) -> npt.NDArray[np.uint8] | Unreadable:
         return Unreadable("no such file there")
     try:
         # A file that was replaced is another one: nothing of the old one is to be taken for it.
-        slide, sample = _open(places.uri, places.mpp, path.stat().st_mtime_ns)
+        slide, sample = _open(places.uri, places.mpp_xy, path.stat().st_mtime_ns)
     except SlideError as e:
         return Unreadable(str(e))
     if sample != places.sample:
@@ -103,6 +104,6 @@ def _read(places: Places) -> npt.NDArray[np.uint8] | Unreadable:
 
 
 @lru_cache(maxsize=4)
-def _open(uri: str, mpp: float, _mtime: int) -> tuple[Slide, str | None]:
-    slide = open_slide(uri, mpp)
+def _open(uri: str, mpp_xy: Mpp, _mtime: int) -> tuple[Slide, str | None]:
+    slide = open_slide(uri, mpp_xy)
     return slide, sample_of(slide)
