@@ -209,7 +209,7 @@ with sa.open_slide(sys.argv[2]) as slide:
     batch = encoder.batch_size if on_gpu else 4
     n = min(len(tiles), 20 * batch if on_gpu else 8)
     some = type(tiles)(slide, tiles.table.slice(0, n))
-    pixels = np.stack(list(some.pixels()))
+    pixels = next(some.batches(len(some)))
     encoder.encode(pixels[:batch])
     t = time.perf_counter()
     for i in range(0, n, batch): encoder.encode(pixels[i:i + batch])

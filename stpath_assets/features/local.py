@@ -6,7 +6,6 @@ same bits.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -72,7 +71,7 @@ class LocalEmbedder:
 def encoded(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: Meter) -> Iterator[Block]:
     """Reads tiles ahead and encodes them, a block a batch."""
     rest = replace(tiles, table=tiles.table.slice(first))
-    batches = iter(Ahead(stacked(rest.pixels(), batch_size) if len(rest) else iter(())))
+    batches = iter(Ahead(rest.batches(batch_size) if len(rest) else iter(())))
     while True:
         with meter.waiting():
             batch = next(batches, None)
@@ -82,9 +81,3 @@ def encoded(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: 
             block = encoder.encode(batch)
         yield block
     meter.gpu_memory_bytes = getattr(encoder, "gpu_memory_bytes", None)
-
-
-def stacked(pixels: Iterator[npt.NDArray[np.uint8]], size: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Tiles as batches (B, H, W, 3) of `size`, the last of what is left."""
-    while batch := list(islice(pixels, size)):
-        yield np.stack(batch)

@@ -5,6 +5,7 @@ lies and not on what was read together with it. The loop itself is compiled, in 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,23 +30,51 @@ def resample(pixels: Image, x: float, y: float, width: float, height: float, out
     Shrinking averages by area; enlarging is bicubic (Keys, 1981, a = -0.5), its kernel cut at the image's edges; each
     axis by itself, since pixels need not be square. At the same scale and on whole pixels, nothing changes.
     """
-    if max(abs(width / out_px - 1), abs(height / out_px - 1)) < _SAME_SCALE and _whole(x) and _whole(y):
-        i, j = round(y), round(x)
-        if i + out_px <= pixels.shape[0] and j + out_px <= pixels.shape[1]:
-            return pixels[i : i + out_px, j : j + out_px].copy()
+    out = np.empty((out_px, out_px, 3), np.uint8)
+    resample_row(pixels, [x], y, width, height, [out])
+    return out
+
+
+def resample_row(
+    pixels: Image, xs: Sequence[float], y: float, width: float, height: float, outs: Sequence[Image]
+) -> None:
+    """As `resample`, for several boxes that differ in x alone, each into its own (out_px, out_px, 3) uint8 of `outs`."""
+    from stpath_assets.slides.separable import apply  # imports numba, which whoever resamples nothing need not wait for
+
+    out_px, image_width = len(outs[0]), pixels.shape[1]
+    is_same = _same(y, height, out_px, pixels.shape[0])
     # Of the weights' reach, two pixels on each side at most.
-    left, top = max(math.floor(x) - 2, 0), max(math.floor(y) - 2, 0)
-    right, bottom = min(math.ceil(x + width) + 2, pixels.shape[1]), min(math.ceil(y + height) + 2, pixels.shape[0])
+    top, bottom = max(math.floor(y) - 2, 0), min(math.ceil(y + height) + 2, pixels.shape[0])
     rows = _tile_weights(round(y - top, _DIGITS), height, out_px, bottom - top)
-    columns = _tile_weights(round(x - left, _DIGITS), width, out_px, right - left)
-    return _apply(rows, columns, pixels[top:bottom], left, right - left)
+    flat = _flat(pixels[top:bottom])
+    for x, out in zip(xs, outs, strict=True):
+        if is_same and _same(x, width, out_px, image_width):
+            i, j = round(y), round(x)
+            out[...] = pixels[i : i + out_px, j : j + out_px]
+            continue
+        left, right = max(math.floor(x) - 2, 0), min(math.ceil(x + width) + 2, image_width)
+        columns = _tile_weights(round(x - left, _DIGITS), width, out_px, right - left)
+        apply(flat, left, right - left, rows.first, rows.taps, columns.first, columns.taps, out)
+
+
+def _same(start: float, length: float, out_px: int, n: int) -> bool:
+    """Whether out_px of n pixels can be taken as they are."""
+    return abs(length / out_px - 1) < _SAME_SCALE and abs(start - round(start)) < 1e-6 and round(start) + out_px <= n
+
+
+def _flat(pixels: Image) -> Image:
+    return np.ascontiguousarray(pixels).reshape(len(pixels), -1)
 
 
 def shrink(pixels: Image, x: float, y: float, width: float, height: float, out_width: int, out_height: int) -> Image:
     """The box (x, y, width, height) of an image by area, as (out_height, out_width, 3) uint8."""
+    from stpath_assets.slides.separable import apply
+
     rows = area_weights(round(y, _DIGITS), height, out_height, pixels.shape[0])
     columns = area_weights(round(x, _DIGITS), width, out_width, pixels.shape[1])
-    return _apply(rows, columns, pixels, 0, pixels.shape[1])
+    out = np.empty((out_height, out_width, 3), np.uint8)
+    apply(_flat(pixels), 0, pixels.shape[1], rows.first, rows.taps, columns.first, columns.taps, out)
+    return out
 
 
 def _tile_weights(start: float, length: float, out_px: int, n: int) -> "Weights":
@@ -100,17 +129,3 @@ def _weights(weights: npt.NDArray, taps: npt.NDArray[np.int64], n: int) -> Weigh
     dense = np.zeros((len(weights), -4 * (-(place.max() + 1) // 4)), np.float32)
     np.add.at(dense, (np.nonzero(held)[0], place), weights[held].astype(np.float32))
     return Weights(first, dense)
-
-
-def _apply(rows: Weights, columns: Weights, pixels: Image, left: int, width: int) -> Image:
-    """Columns [left, left + width) of (H, W, 3) uint8 to (rows, columns, 3) uint8 by the weights of each axis."""
-    from stpath_assets.slides.separable import apply  # imports numba, which whoever resamples nothing need not wait for
-
-    height, across, channels = pixels.shape
-    flat = np.ascontiguousarray(pixels).reshape(height, across * channels)
-    out: Image = apply(flat, left, width, rows.first, rows.taps, columns.first, columns.taps)
-    return out.reshape(len(rows.first), len(columns.first), channels)
-
-
-def _whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-6

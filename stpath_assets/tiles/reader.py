@@ -1,12 +1,12 @@
 """The pixels of tiles: uint8 in table order, each tile at its exact physical size.
 
-Neighbouring tiles of a row are read as one band, bands by several threads, a few ahead of what is asked for. The
-slide keeps the compressed blocks that bands share, so that each is decoded about once. A tile that cannot be
-read is an error or, if asked for, left out and named: it is never white.
+Neighbouring tiles of a row are read as one band, bands by several threads, a few ahead of what is asked for, and each tile
+is written once, into its batch. The slide keeps the compressed blocks that bands share, so that each is decoded about
+once. A tile that cannot be read is an error: it is never white.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import Slide
-from stpath_assets.slides.resampling import resample
+from stpath_assets.slides.resampling import resample_row
 from stpath_assets.threads import ahead
 from stpath_assets.tiles.grid import Grid
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Of the pixels: raised when the same scan and grid give others, since features are made from them."""
 
 MAX_BAND_PX = 2048
@@ -28,31 +28,36 @@ MAX_BAND_PX = 2048
 Tile = npt.NDArray[np.uint8]
 OnUnreadable = Literal["fail", "drop"]
 
+_TILES_AT_ONCE = 16
 
-def read_tiles(
-    slide: Slide,
-    grid: Grid,
-    tile_px: int,
-    *,
-    workers: int | None = None,
-    on_unreadable: OnUnreadable = "fail",
-    unreadable: list[int] | None = None,
-) -> Iterator[Tile]:
-    """Yields the tiles of `grid` in order, each (tile_px, tile_px, 3) uint8 RGB.
 
-    `workers` threads decode and resample (default: one a core, at most four); two bands of tiles a thread are
-    held at most. Raises `SlideError` where pixels cannot be decoded, after the tiles of the bands before; with
-    `on_unreadable="drop"` such tiles are left out and their indices in `grid` appended to `unreadable`.
+def read_batches(
+    slide: Slide, grid: Grid, tile_px: int, size: int, *, workers: int | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields the tiles of `grid` in order, `size` at a time and last what is left: (size, tile_px, tile_px, 3) uint8 RGB.
+
+    `workers` threads decode and resample (default: one a core, at most four); beside the batches of two bands of tiles a
+    thread, nothing is held. Raises `SlideError` where pixels cannot be decoded, after the batches before.
     """
-    source = _Source.of(slide, grid, tile_px)
-    for band in ahead(source.tiles_of, source.bands(), workers):
-        for i, tile in band:
-            if not isinstance(tile, SlideError):
-                yield tile
-            elif on_unreadable == "fail":
-                raise tile
-            elif unreadable is not None:
-                unreadable.append(i)
+    source, n = _Source.of(slide, grid, tile_px), len(grid)
+    batches: dict[int, npt.NDArray[np.uint8]] = {}
+
+    def place(i: int) -> Tile:
+        if i % size == 0:
+            batches[i // size] = np.empty((min(size, n - i), tile_px, tile_px, 3), np.uint8)
+        tile: Tile = batches[i // size][i % size]
+        return tile
+
+    for band in ahead(source.fill, ((band, [place(i) for i in band]) for band in source.bands()), workers):
+        for i in band:
+            if (i + 1) % size == 0 or i + 1 == n:
+                yield batches.pop(i // size)
+
+
+def read_tiles(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> Iterator[Tile]:
+    """Yields the tiles of `grid` one by one, each (tile_px, tile_px, 3) uint8 RGB, as `read_batches` does."""
+    for batch in read_batches(slide, grid, tile_px, _TILES_AT_ONCE, workers=workers):
+        yield from batch
 
 
 def readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> npt.NDArray[np.bool_]:
@@ -92,18 +97,20 @@ class _Source:
             yield range(first, i)
             first = i
 
-    def tiles_of(self, band: range) -> list[tuple[int, Tile | SlideError]]:
-        """Each tile of a band or, where it cannot be read, why not."""
+    def fill(self, work: tuple[range, Sequence[Tile]]) -> range:
+        """Reads a band of tiles into their places, and returns it."""
+        band, places = work
         try:
             pixels, left, top = self._read(band)
-        except SlideError as e:
+        except SlideError:
             if len(band) == 1:
-                return [(band[0], e)]
-            return [one for i in band for one in self.tiles_of(range(i, i + 1))]
-        return [
-            (i, resample(pixels, self.x[i] - left, self.y[i] - top, self.width, self.height, self.tile_px))
-            for i in band
-        ]
+                raise
+            for i, place in zip(band, places, strict=True):  # to name the tile
+                self.fill((range(i, i + 1), [place]))
+            return band
+        xs = (self.x[band.start : band.stop] - left).tolist()
+        resample_row(pixels, xs, float(self.y[band.start]) - top, self.width, self.height, places)
+        return band
 
     def readable_of(self, band: range) -> npt.NDArray[np.bool_]:
         """Whether each tile of a band can be read."""

@@ -22,7 +22,7 @@ from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.grid import Grid, union_share
 from stpath_assets.tiles.quality import REASONS, QualityParameters, sentence, share_lost
-from stpath_assets.tiles.reader import OnUnreadable, read_tiles
+from stpath_assets.tiles.reader import OnUnreadable, read_batches, read_tiles
 from stpath_assets.tiles.regions import Regions, read_regions
 from stpath_assets.tiles.survey import CODE_VERSION, MIN_TISSUE, HasSpots, Survey, TileParameters, survey_slide
 from stpath_assets.tiles.tissue import TissueParameters
@@ -83,6 +83,10 @@ class Tiles:
     def pixels(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yields each tile, (tile_px, tile_px, 3) uint8 RGB, in table order."""
         return read_tiles(self.slide, self.grid, self.tile_px)
+
+    def batches(self, size: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yields the tiles in table order, `size` at a time and last what is left: (size, tile_px, tile_px, 3) uint8 RGB."""
+        return read_batches(self.slide, self.grid, self.tile_px, size)
 
 
 def covered(tiles: Tiles) -> float:

@@ -25,8 +25,8 @@ print(json.dumps([before, hits, apply.stats.cache_path, hashlib.sha256(out.tobyt
 """
 
 
-def started(cache: Path, before: str = "") -> subprocess.Popen[str]:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+def started(cache: Path, before: str = "", **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **variables}
     return subprocess.Popen(
         [sys.executable, "-c", before + RESAMPLED], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -50,6 +50,11 @@ def test_two_processes_that_compile_at_once_leave_a_cache_that_a_third_uses(tmp_
     for file in tmp_path.rglob("*.nb?"):  # as a machine that loses its power leaves them
         file.write_bytes(b"")
     assert said(started(tmp_path))[3] == first[3]
+
+
+def test_a_processor_without_vectors_and_fused_operations_gives_the_same(tmp_path: Path) -> None:
+    plain = started(tmp_path / "plain", NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    assert said(plain)[3] == said(started(tmp_path / "own"))[3]
 
 
 def test_without_any_folder_for_the_cache_it_compiles_all_the_same(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 import stpath_assets
@@ -169,7 +168,7 @@ class _Slide:
         """What is sent for a batch."""
         rows = self.table.slice(batch * self.batch_size, self.batch_size)
         if self._sample is None:
-            return Pixels(np.stack(list(Tiles(self.slide, rows).pixels())))
+            return Pixels(next(Tiles(self.slide, rows).batches(len(rows))))
         # A slice is sent with all of its table; a copy is not.
         return Places(
             str(self.slide.files[0].absolute()), self.slide.mpp_xy, self._sample, rows.take(list(range(len(rows))))

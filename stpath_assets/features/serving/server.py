@@ -100,7 +100,7 @@ def _read(places: Places) -> npt.NDArray[np.uint8] | Unreadable:
         return Unreadable(str(e))
     if sample != places.sample:
         return Unreadable("another file of that name is there")
-    return np.stack(list(Tiles(slide, places.table).pixels()))
+    return next(Tiles(slide, places.table).batches(len(places.table)))
 
 
 @lru_cache(maxsize=4)
