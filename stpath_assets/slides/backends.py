@@ -22,6 +22,7 @@ _PNG, _JPEG, _DICOM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
 VENDORS = frozenset(
     {
         "aperio",
+        "akoya",
         "argos",
         "dicom",
         "hamamatsu",

@@ -128,7 +128,7 @@ class BlockLevel:
         if min(len(self._offsets), len(self._sizes)) < self._columns * rows:
             raise ValueError(f"{len(self._offsets)} blocks of {self._columns * rows}: the header is damaged")
         self._file.set_lock(True)
-        self._checks_end = self._compression in _JPEG and page.jpegheader is None and self._first_has_an_end()
+        self._checks_end = self._compression in _JPEG and self._first_has_an_end()
 
     def read(self, x: int, y: int, width: int, height: int) -> Block:
         """The pixels of a box that lies inside the level, in its own pixels: (height, width, 3) uint8 RGB.
@@ -169,7 +169,7 @@ class BlockLevel:
             data = self.compressed(index)
             if len(data) < self._sizes[index]:
                 raise EOFError("the file ends within it")
-            if self._checks_end and data.rfind(_END_OF_JPEG) < 0:  # from the end, where it is
+            if self._checks_end and not _has_an_end(data):
                 # libjpeg paints what is missing grey, and says nothing.
                 raise EOFError("its JPEG data stop early")
             block = self._pixels(data, index, wanted)
@@ -204,4 +204,10 @@ class BlockLevel:
     def _first_has_an_end(self) -> bool:
         """Whether this writer ends its JPEG data as the format asks; what one block lacks must then be damage."""
         first = next((i for i, size in enumerate(self._sizes) if size), None)
-        return first is not None and _END_OF_JPEG in self.compressed(first)
+        return first is not None and _has_an_end(self.compressed(first))
+
+
+def _has_an_end(data: bytes) -> bool:
+    """Whether JPEG data end as they should: with an end of image or, of a part of one as in NDPI, a restart marker."""
+    # The former may have padding behind it; from the end, where it is.
+    return data.rfind(_END_OF_JPEG) >= 0 or (data[-2:-1] == b"\xff" and 0xD0 <= data[-1] <= 0xD7)

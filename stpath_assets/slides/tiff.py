@@ -1,11 +1,12 @@
 """TIFF scans: header facts by tiffslide, pixels block by block, no zarr.
 
-Every TIFF that is whole, tiled or in strips, and 8-bit RGB: SVS, NDPI, QPTIFF, generic and OME-TIFF. What is
+Every TIFF that is whole, tiled or in strips, and 8-bit RGB: SVS, NDPI, QPTIFF, Philips, generic and OME-TIFF. What is
 cut off, declares more than it holds, or has other pixels is refused on opening, by name.
 """
 
 import logging
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,9 @@ MAX_BLOCK_BYTES = 1 << 30
 _RGB, _YCBCR = 2, 6
 # JPEG and JPEG 2000, Aperio's included, whose YCbCr is turned into RGB on decoding.
 _COLOUR_CODECS = (6, 7, 33003, 33004, 33005, 34712)
+
+# `20x`, in the XML of Akoya's description; a number alone is taken of it.
+_QPI_OBJECTIVE = re.compile(r"<Objective>\s*(\d+(?:\.\d+)?)\s*[xX]\b")
 
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3}
 
@@ -64,7 +68,8 @@ class TiffBackend:
             self.level_dimensions = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
             self.level_downsamples = tuple(map(float, self._slide.level_downsamples))
             self.mpp, self.objective_power = _scale_of(tif, properties)
-            self.vendor = vendor_of("philips" if tif.is_philips else properties.get("tiffslide.vendor"))
+            known = "philips" if tif.is_philips else "akoya" if tif.is_qpi else properties.get("tiffslide.vendor")
+            self.vendor = vendor_of(known)
             self.files: Sequence[Path] = () if source.is_remote else (source.path,)
             cache = BlockCache()
             self._levels = [BlockLevel(page, cache) for page in pages]
@@ -142,6 +147,8 @@ def _scale_of(tif: Any, properties: Any) -> tuple[tuple[float, float] | None, fl
     if mpp is None:
         with suppress(KeyError, TypeError, ValueError):
             mpp = float(properties["tiffslide.mpp-x"]), float(properties["tiffslide.mpp-y"])
+    if tif.is_qpi and (said := _QPI_OBJECTIVE.search(tif.pages.first.description)):
+        power = power_of(said[1])
     return mpp, power or power_of(properties.get("tiffslide.objective-power"))
 
 

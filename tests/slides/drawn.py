@@ -170,3 +170,106 @@ def scn(folder: Path, image: Pixels) -> Path:
         for level in range(2):
             tif.write(halved(image, 2**level), description="", metadata=None, **options)
     return path
+
+
+def ndpi(folder: Path, image: Pixels) -> Path:
+    """Hamamatsu NDPI: `n.ndpi`, a TIFF with wide offsets whose levels and macro image are one JPEG each, with restart markers."""
+    pages = [(image, 20.0), (halved(image, 2), 10.0), (np.full((64, 128, 3), (1, 2, 3), np.uint8), -1.0)]
+    content, directories = bytearray(struct.pack("<2sHQ", b"II", 42, 0)), []
+    for pixels, lens in pages:
+        height, width = pixels.shape[:2]
+        data = jpeg(pixels, restart_marker_blocks=SIDE // 8) if lens > 0 else jpeg(pixels)
+        scan = data.index(b"\xff\xda")
+        scan += 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+        starts = [scan, *(i + 2 for i in range(scan, len(data) - 1) if data[i] == 255 and 0xD0 <= data[i + 1] <= 0xD7)]
+        per_cm = int(2e4 * abs(lens) / 20)
+        tags: dict[int, tuple[int, int, bytes]] = {  # type, count and value: LONG 4, SHORT 3, ASCII 2, RATIONAL 5, FLOAT 11
+            256: (4, 1, struct.pack("<I", width)), 257: (4, 1, struct.pack("<I", height)),
+            258: (3, 3, struct.pack("<3H", 8, 8, 8)), 259: (3, 1, struct.pack("<H", 7)), 262: (3, 1, struct.pack("<H", 6)),
+            271: (2, 10, b"Hamamatsu\0"), 272: (2, 11, b"NanoZoomer\0"), 273: (4, 1, struct.pack("<I", len(content))),
+            277: (3, 1, struct.pack("<H", 3)), 278: (4, 1, struct.pack("<I", height)), 279: (4, 1, struct.pack("<I", len(data))),
+            282: (5, 1, struct.pack("<2I", per_cm, 1)), 283: (5, 1, struct.pack("<2I", per_cm, 1)),
+            296: (3, 1, struct.pack("<H", 3)), 306: (2, 20, b"1961:03:04 00:00:00\0"), 65420: (4, 1, struct.pack("<I", 1)),
+            65421: (11, 1, struct.pack("<f", lens)), 65422: (9, 1, bytes(4)), 65423: (9, 1, bytes(4)), 65424: (9, 1, bytes(4)),
+            65426: (4, len(starts), struct.pack(f"<{len(starts)}I", *starts)),
+            65427: (2, len(PATIENT) + 1, PATIENT.encode() + b"\0"),
+        }  # fmt: skip
+        if lens < 0:
+            del tags[65426]
+        content += data
+        entries = b""
+        for tag, (kind, count, value) in tags.items():
+            if len(value) > 4:
+                entries += struct.pack("<HHII", tag, kind, count, len(content))
+                content += value
+            else:
+                entries += struct.pack("<HHI4s", tag, kind, count, value)
+        directories.append((len(content), len(tags)))
+        content += struct.pack("<H", len(tags)) + entries + bytes(8) + bytes(4 * len(tags))
+    pointers = [4, *(at + 2 + 12 * n for at, n in directories[:-1])]
+    for pointer, (at, _) in zip(pointers, directories, strict=True):
+        struct.pack_into("<Q", content, pointer, at)
+    path = folder / "n.ndpi"
+    path.write_bytes(content)
+    return path
+
+
+def philips(folder: Path, image: Pixels) -> Path:
+    """Philips TIFF: `p.tiff`, whose XML says the scale of each level, and whose levels are filled up to whole tiles."""
+    levels = [image, halved(image, 2), halved(image, 8)]
+    represented = "".join(
+        '<DataObject ObjectType="PixelDataRepresentation"><Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" '
+        f'PMSVR="IDoubleArray">"{5e-4 * step}" "{5e-4 * step}"</Attribute></DataObject>'
+        for step in (1, 2, 8)
+    )
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport">'
+        '<Attribute Name="DICOM_MANUFACTURER" Group="0x0008" Element="0x0070" PMSVR="IString">PHILIPS</Attribute>'
+        f'<Attribute Name="PIM_DP_UFS_BARCODE" Group="0x301D" Element="0x1002" PMSVR="IString">{PATIENT}</Attribute>'
+        '<Attribute Name="DICOM_ACQUISITION_DATETIME" Group="0x0008" Element="0x002A" PMSVR="IString">19610304000000.0'
+        "</Attribute>"
+        '<Attribute Name="PIM_DP_SCANNED_IMAGES" Group="0x301D" Element="0x1003" PMSVR="IDataObjectArray"><Array>'
+        '<DataObject ObjectType="DPScannedImage"><Attribute Name="PIM_DP_IMAGE_TYPE" Group="0x301D" Element="0x1004" '
+        'PMSVR="IString">WSI</Attribute><Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" '
+        'PMSVR="IDoubleArray">"0.0005" "0.0005"</Attribute><Attribute Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE" '
+        f'Group="0x1001" Element="0x8B01" PMSVR="IDataObjectArray"><Array>{represented}</Array></Attribute></DataObject>'
+        "</Array></Attribute></DataObject>"
+    )
+    path = folder / "p.tiff"
+    with tifffile.TiffWriter(path) as tif:
+        for number, level in enumerate(levels):
+            filled = [(0, -n % SIDE) for n in level.shape[:2]]
+            tif.write(
+                np.pad(level, (*filled, (0, 0)), constant_values=255), tile=(SIDE, SIDE), photometric="rgb", metadata=None,
+                compression="jpeg", compressionargs={"level": 95}, software="Philips DP v1.0", subfiletype=int(number > 0),
+                description=xml if number == 0 else f"level={number}",
+            )  # fmt: skip
+        for name in ("Macro", "Label"):
+            tif.write(np.full((64, 128, 3), (1, 2, 3), np.uint8), photometric="rgb", description=name, metadata=None)
+    return path
+
+
+def qptiff(folder: Path, image: Pixels) -> Path:
+    """Akoya QPTIFF of a brightfield scan: `q.qptiff`, with thumbnail, macro image and label between and behind its levels."""
+
+    def said(kind: str) -> str:
+        return (
+            f'<?xml version="1.0" encoding="utf-16"?><PerkinElmer-QPI-ImageDescription><ImageType>{kind}</ImageType>'
+            f"<SlideID>{PATIENT}</SlideID><StudyName>MRN-4711</StudyName><Objective>20x</Objective></PerkinElmer-QPI-ImageDescription>"
+        )
+
+    plain = np.full((64, 128, 3), (1, 2, 3), np.uint8)
+    pages = [
+        ("FullResolution", image, 1), ("Thumbnail", halved(image, 8), 8), ("ReducedResolution", halved(image, 2), 2),
+        ("Overview", plain, 50), ("Label", plain, 50),
+    ]  # fmt: skip
+    path = folder / "q.qptiff"
+    with tifffile.TiffWriter(path, bigtiff=True) as tif:
+        for kind, pixels, step in pages:
+            laid = {"tile": (SIDE, SIDE)} if kind.endswith("Resolution") else {"rowsperstrip": 16}
+            tif.write(
+                pixels, photometric="rgb", compression="jpeg", compressionargs={"level": 95}, metadata=None,
+                software="PerkinElmer-QPI", description=said(kind), resolution=(2e4 / step, 2e4 / step),
+                resolutionunit="CENTIMETER", **laid,
+            )  # fmt: skip
+    return path

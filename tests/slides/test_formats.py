@@ -20,11 +20,13 @@ from stpath_assets.slides.tiff import TiffBackend
 from stpath_assets.storage import Store
 from stpath_assets.tiles import tile
 from tests.conftest import tissue_image, write_tiff
-from tests.slides.drawn import bif, halved, mirax, scn, vms
+from tests.slides.drawn import bif, halved, mirax, ndpi, philips, qptiff, scn, vms
 from tests.slides.drawn_dicom import dicom
 
 IMAGE = tissue_image(1024, 1536)
 BESIDE = {"mirax": mirax, "hamamatsu": vms, "ventana": bif, "dicom": dicom}
+DIALECTS = {"hamamatsu": (ndpi, 20.0, (1, 2)), "philips": (philips, None, (1, 2, 8)), "akoya": (qptiff, 20.0, (1, 2))}
+"""TIFFs of other scanners: how they are drawn, the objective that they name, and how many times smaller their levels are."""
 
 
 def assert_same(path: Path, levels: int) -> None:
@@ -66,6 +68,52 @@ def test_two_readers_of_a_real_scan_agree(shared: Path, name: str) -> None:
         assert OpenSlideBackend(Source(path)).mpp is TiffBackend(Source(path)).mpp is None
     else:
         assert_same(path, 1)
+
+
+@pytest.mark.parametrize("vendor", DIALECTS)
+def test_a_tiff_of_another_scanner(tmp_path: Path, vendor: str) -> None:
+    draw, power, steps = DIALECTS[vendor]
+    with open_slide(draw(tmp_path, IMAGE)) as slide:
+        assert (slide.backend, slide.vendor, slide.objective_power) == ("tiffslide", vendor, power)
+        assert (slide.mpp_xy, slide.mpp_source, slide.warnings) == ((0.5, 0.5), "file", [])
+        assert slide.level_dimensions == tuple((1536 // step, 1024 // step) for step in steps), "nothing but its levels"
+        assert slide.level_downsamples == steps
+        for level, step in enumerate(steps):
+            width, height = slide.level_dimensions[level]
+            x, y, w, h = width // 4 - 10, height // 4 - 6, width // 8, height // 8
+            off = slide.read_level(level, x, y, w, h).astype(int) - halved(IMAGE, step)[y : y + h, x : x + w]
+            # What JPEG costs a random pattern; one pixel aside, it would be above 10.
+            assert np.abs(off).mean() < 6
+        assert len(tile(slide)) > 4
+
+
+@pytest.mark.parametrize(("vendor", "levels"), [("hamamatsu", 2), ("philips", 3)])
+def test_two_readers_of_a_tiff_of_another_scanner_agree(tmp_path: Path, vendor: str, levels: int) -> None:
+    assert_same(DIALECTS[vendor][0](tmp_path, IMAGE), levels)
+
+
+def test_a_hamamatsu_scan_under_another_name(tmp_path: Path) -> None:
+    scan = ndpi(tmp_path, IMAGE).rename(tmp_path / "a.tif")
+    with open_slide(scan) as slide:
+        assert (slide.vendor, slide.mpp, slide.level_dimensions) == ("hamamatsu", 0.5, ((1536, 1024), (768, 512)))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "zeroed", "half zeroed"])
+def test_a_damaged_part_of_a_hamamatsu_jpeg(tmp_path: Path, damage: str) -> None:
+    """Its blocks are parts of one JPEG between restart markers."""
+    scan = ndpi(tmp_path, IMAGE)
+    with tifffile.TiffFile(scan) as tif:
+        offset, size = tif.pages[0].dataoffsets[100], tif.pages[0].databytecounts[100]
+    content = np.frombuffer(scan.read_bytes(), np.uint8).copy()
+    part = content[offset : offset + size]
+    part[:] = (
+        ~part if damage == "flipped" else 0 if damage == "zeroed" else np.where(np.arange(size) < size // 2, part, 0)
+    )
+    scan.write_bytes(content.tobytes())
+    with open_slide(scan) as slide:
+        with pytest.raises(SlideError, match=r"^n\.ndpi: level 0 cannot be read .*block at x=1024, y=128 of the level"):
+            slide.read_level(0, 1024, 128, 100, 8)
+        assert slide.read_level(0, 0, 0, 1024, 128).shape == (128, 1024, 3)
 
 
 @pytest.mark.parametrize("vendor", BESIDE)

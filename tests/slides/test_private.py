@@ -28,7 +28,7 @@ from stpath_assets.errors import SlideError
 from stpath_assets.slides import open_slide
 from stpath_assets.slides.backends import VENDORS, vendor_of
 from tests.conftest import tissue_image
-from tests.slides.drawn import PATIENT, bif, mirax, scn
+from tests.slides.drawn import PATIENT, bif, mirax, ndpi, philips, qptiff, scn
 from tests.slides.drawn_dicom import dicom
 
 LABEL = (3, 200, 77)
@@ -84,6 +84,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         bif(folder, image),
         scn(folder, image),
         dicom(folder, image),
+        *(draw(folder, image) for draw in (ndpi, philips, qptiff)),
     ]
 
 
