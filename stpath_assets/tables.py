@@ -129,7 +129,7 @@ TILE_GRIDS = Table(
             _column(
                 "focus",
                 pa.float64(),
-                "grey values' mean square finer than 4 µm over that between 4 and 12 µm, at 4 µm per pixel, in tissue; "
+                "grey values' mean square finer than 4 µm over that between 4 and 12 µm plus 3, at 4 µm per pixel, in tissue; "
                 "a ratio, below 0.15 is blurred",
                 nullable=True,
             ),

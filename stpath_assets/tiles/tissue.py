@@ -16,7 +16,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from stpath_assets.slides import Slide
 from stpath_assets.tiles.pen import pen_mask
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -37,9 +37,9 @@ class TissueParameters:
     the largest of the three channels), which Otsu's method chooses between them. `min_texture`: least local standard
     deviation of grey values (0–255) around tissue at the upper threshold, proportionally less at a lower one.
     `opaque_density`: what is coloured and absorbs more is tissue without texture too, such as what is out of focus.
-    `max_gap_um`: gaps up to this width are closed, such as those between the membranes of fat. `min_width_um`: what is
-    thinner is a fibre or an edge. `max_hole_um2`, `min_object_um2`: holes up to, and objects below this size are filled and
-    dropped.
+    `max_cell_um2`: cells of fat up to this size are filled. `max_gap_um`: gaps up to this width are closed, such as those
+    between the membranes of fat. `min_width_um`: what is thinner is a fibre or an edge. `max_hole_um2`, `min_object_um2`:
+    holes up to, and objects below this size are filled and dropped.
     """
 
     mpp: float = 8.0
@@ -47,6 +47,7 @@ class TissueParameters:
     max_density: float = 0.15
     min_texture: float = 5.0
     opaque_density: float = 0.3
+    max_cell_um2: float = 40_000.0
     max_gap_um: float = 48.0
     min_width_um: float = 40.0
     max_hole_um2: float = 16_000.0
@@ -106,8 +107,8 @@ def layers_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters =
 def _tissue(
     grey: npt.NDArray[np.float32], density: npt.NDArray[np.float32], coloured: Mask, p: TissueParameters
 ) -> Mask:
-    """Pixels that are dense and textured, or opaque, or pale but much textured, as fat is."""
-    density = ndimage.gaussian_filter(density, 1.0)
+    """Pixels that are dense and textured, or opaque, or fat: pale but much textured, and what lies between its membranes."""
+    sharp, density = density, ndimage.gaussian_filter(density, 1.0)
     deviation = _local_deviation(grey, 5)
     texture = ndimage.gaussian_filter(deviation, 1.5)
     # Dense stain saturates; without the cap, a few black specks would pull Otsu's threshold above pale
@@ -123,7 +124,24 @@ def _tissue(
     # far as the windows above reach, and so is dirt, but that is grey.
     solid = ndimage.binary_opening(sure, iterations=max(1, round(p.min_width_um / 2 / p.mpp)))
     rim = ndimage.binary_dilation(solid, iterations=5) if solid.any() else solid
-    return sure | ((density > p.min_density) & (texture > p.min_texture) & coloured & ~rim)
+    thin = (sharp > 1.5 * p.min_density) & (deviation > p.min_texture)
+    membranes = (thin | ((density > p.min_density) & (texture > p.min_texture))) & coloured & ~rim
+    return sure | membranes | _between(sure | membranes, solid, p)
+
+
+def _between(membranes: Mask, solid: Mask, p: TissueParameters) -> Mask:
+    """Cells of fat: what membranes enclose, up to `max_cell_um2`. What dense tissue encloses is a lumen, and stays out."""
+    if not membranes.any():
+        return membranes
+    # A membrane that is cut along its plane is paler, and seems interrupted.
+    walls = ndimage.binary_closing(np.pad(membranes, 2), iterations=2)[2:-2, 2:-2]
+    cells, n = ndimage.label(~walls)
+    small = np.bincount(cells.ravel(), minlength=n + 1) <= p.max_cell_um2 / p.mpp**2
+    beside = np.where(walls, ndimage.grey_dilation(cells, size=3), 0)
+    around, thick = (np.bincount(beside[where], minlength=n + 1) for where in (walls, solid))
+    keep = small & (thick <= 0.3 * around)
+    keep[0] = False
+    return keep[cells]
 
 
 def _tidied(mask: Mask, p: TissueParameters) -> Mask:

@@ -45,11 +45,25 @@ def test_dark_tissue_is_found_with_or_without_texture(texture: int) -> None:
     assert overlap(mask_of_image(stained(glass(), SECTION, (70, 25, 90), texture)), SECTION) > 0.9
 
 
-@pytest.mark.parametrize("cell_um", [35.0, 70.0, 90.0])
-def test_fat_alone_and_beside_dense_tissue(cell_um: float) -> None:
-    fat = drawn.fatty(SECTION, cell_um)
-    assert overlap(mask_of_image(fat), SECTION) > 0.75
-    assert overlap(mask_of_image(stained(fat, box(60, 80, 180, 140))), SECTION) > 0.75
+@pytest.mark.parametrize(
+    ("cell_um", "membrane", "least"),
+    [(35.0, (205, 140, 175), 0.75), (70.0, (205, 140, 175), 0.85), (90.0, (205, 140, 175), 0.8),
+     (110.0, (205, 140, 175), 0.7), (130.0, (205, 140, 175), 0.6), (50.0, (222, 185, 205), 0.8)],
+)  # fmt: skip
+def test_fat_alone_and_beside_dense_tissue(cell_um: float, membrane: drawn.Colour, least: float) -> None:
+    fat = drawn.fatty(SECTION, cell_um, membrane)
+    assert overlap(mask_of_image(fat), SECTION) > least
+    assert overlap(mask_of_image(stained(fat, box(60, 80, 180, 140))), SECTION) > least
+
+
+@pytest.mark.parametrize("radius", [11, 13])
+def test_a_lumen_in_dense_tissue_is_no_cell_of_fat(radius: int) -> None:
+    """As large as the largest of those, with a wall around it."""
+    hole = disc(120, 160, radius)
+    mask = mask_of_image(stained(glass(), SECTION & ~hole))
+    assert not mask[disc(120, 160, radius - 4)].any()
+    ring = disc(120, 160, radius + 9) & ~hole
+    assert not mask_of_image(stained(glass(), ring))[disc(120, 160, radius - 4)].any()
 
 
 @pytest.mark.parametrize("pieces", [drawn.cores, drawn.biopsy])
