@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +69,8 @@ class Cluster:
         if self.head.poll() is not None:
             return
         for process in [*psutil.Process(self.head.pid).children(recursive=True), self.head]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # of several, one ends when another does
+                process.kill()
         self.head.wait()
 
     def counts(self) -> dict[str, dict]:
