@@ -20,9 +20,7 @@ from PIL import Image
 CACHE_BYTES = 256 * 2**20
 """Most bytes of decoded blocks that are kept of a scan: three rows of blocks of 256 that are 100,000 pixels wide."""
 
-_FIRST_BYTES = (
-    32 * 2**20
-)  # fresh memory costs as much as decoding into it, so that a cache is no larger than it must be
+_FIRST_BYTES = 16 * 2**20  # fresh memory costs as much as decoding into it: a cache is no larger than it must be
 
 _STRIP_BYTES = 2**20
 # Values of the tags Compression (259) and PhotometricInterpretation (262).
