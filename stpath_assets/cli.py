@@ -224,6 +224,8 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
         panel = model.panel(settings.genes)
         model.load_vocabulary().select(panel)
         with listening(listen), open_slide(scan, mpp) as slide:
+            for warning in slide.warnings:
+                click.echo(f"note: {warning}", err=True)
             tiles = tile(
                 slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter,
                 on_unreadable=settings.unreadable,

@@ -154,6 +154,14 @@ def test_predict_keeps_the_order_of_the_genes(home: Path, tmp_path: Path, drawn_
     assert list(anndata.read_h5ad(tmp_path / "x.h5ad").var_names) == ["VIM", "CD74", "EPCAM"]
 
 
+def test_predict_tells_what_is_odd_about_the_scan(drawn_slide: Path, tmp_path: Path) -> None:
+    ran = sa(
+        "predict", drawn_slide, "--out", tmp_path / "x.h5ad", "--encoder", "demo", "--genes", "VIM", "--mpp", "0.55"
+    )
+    assert ran.exit_code == 0
+    assert "note: drawn.tif: the given mpp 0.55 contradicts the file's 0.5" in ran.stderr
+
+
 def test_predict_leaves_no_file_when_it_fails(drawn_slide: Path, tmp_path: Path) -> None:
     ran = sa("predict", drawn_slide, "--out", tmp_path / "x.h5ad", "--encoder", "demo", "--genes", "NOSUCH")
     assert ran.exit_code == 1
