@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpath_assets.slides.resampling import area_weights, cubic_weights, resample, shrink
+from stpath_assets.slides.resampling import area_weights, cubic_weights, resample, resample_row, shrink
 
 RESAMPLED = """
 import hashlib, json, sys
@@ -89,6 +89,16 @@ def test_a_part_of_an_image_is_read_in_place() -> None:
     whole = resample(image, 20.25, 30.5, 20, 20, 13)
     np.testing.assert_array_equal(resample(turned, 20.25, 30.5, 20, 20, 13), whole)
     np.testing.assert_array_equal(resample(image[::-1], 20.25, 60 - 50.5, 20, 20, 13)[::-1], whole)
+
+
+@pytest.mark.parametrize("side", [40.7, 64.0, 151.3])
+def test_boxes_of_a_row_are_what_each_is_alone(side: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 700, 3), np.uint8)
+    xs = [0.0, 3.0, 17.37, 250.0, 700 - side]
+    outs = list(np.zeros((len(xs), 64, 64, 3), np.uint8))
+    resample_row(image, xs, 8.0, side, side, outs)
+    for x, out in zip(xs, outs, strict=True):
+        np.testing.assert_array_equal(out, resample(image, x, 8.0, side, side, 64))
 
 
 def test_threads_give_what_one_gives() -> None:

@@ -19,7 +19,7 @@ from stpath_assets.slides import open_slide
 from stpath_assets.slides.blocks import BlockLevel
 from stpath_assets.tiles import reader, tile
 from stpath_assets.tiles.grid import Grid, regular_grid, side_in_level0
-from stpath_assets.tiles.reader import read_tiles, readable
+from stpath_assets.tiles.reader import read_batches, read_tiles, readable
 from tests.conftest import tissue_image, write_tiff
 from tests.slides.test_resampling import checker, resampled
 
@@ -201,6 +201,17 @@ def test_an_empty_grid_has_no_tiles(drawn_slide: Path) -> None:
         none = regular_grid(1600, 1200, 224).take(np.zeros(0, int))
         assert list(read_tiles(slide, none, 224)) == []
         assert readable(slide, none, 224).shape == (0,)
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 1000])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_hold_the_tiles_in_order_and_are_not_written_again(drawn_slide: Path, size: int, workers: int) -> None:
+    with open_slide(drawn_slide) as slide:
+        grid = regular_grid(1600, 1200, 201.7)
+        one_by_one = np.stack(list(read_tiles(slide, grid, 224)))
+        batches = list(read_batches(slide, grid, 224, size, workers=workers))
+    assert {len(b) for b in batches[:-1]} <= {size}
+    np.testing.assert_array_equal(np.concatenate(batches), one_by_one)
 
 
 # ---- blocks that cannot be decoded
