@@ -79,7 +79,7 @@ def test_a_viewers_default_resolution_is_not_believed(tmp_path: Path, dpi: int, 
 
 def test_a_resolution_of_zero(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", tissue_image(), tile=(256, 256), resolution=(0, 0), resolutionunit="INCH")
-    refusal(tmp_path / "a.tif", error=ScaleError)
+    assert "--mpp" in refusal(tmp_path / "a.tif", error=ScaleError)
 
 
 @pytest.mark.parametrize("mpp", [0.0, float("nan"), -0.5, 264.0, float("inf"), 0.04])
@@ -141,7 +141,7 @@ def test_other_pixels_than_8_bit_rgb_are_refused(tmp_path: Path, name: str) -> N
 def test_planes_of_colour_are_refused(tmp_path: Path) -> None:
     planes = np.ascontiguousarray(IMAGE.transpose(2, 0, 1))
     tifffile.imwrite(tmp_path / "a.tif", planes, tile=(256, 256), photometric="rgb", planarconfig="separate", **SQUARE)
-    refusal(tmp_path / "a.tif")
+    assert "is not a slide that can be read" in refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("levels", [1, 3])
@@ -151,7 +151,10 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path, levels: int, caplog:
     cut = tmp_path / "cut.tif"
     for keep in [1, 4, 8, 9, 16, *range(50, 700, 25), 1000, *(len(whole) * i // 10 for i in range(1, 10)), -100, -1]:
         cut.write_bytes(whole[:keep])
-        refusal(cut, 0.5)
+        said = refusal(cut, 0.5)
+        assert any(
+            w in said for w in ("copy it again", "cannot be read", "is not a slide that can be read", "convert it")
+        ), said
 
 
 def test_a_scan_is_never_changed(drawn_slide: Path, tmp_path: Path) -> None:
