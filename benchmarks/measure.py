@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import reference
-from stpath_assets import fingerprint
 from stpath_assets.prediction import STPath
 from stpath_assets.prediction.checkpoint import Sizes
-from stpath_assets.storage import Store
+from stpath_assets.storage import Store, fingerprint
 from stpath_assets.tables import STPATH_PREDICTIONS
 
 THREADS = 2

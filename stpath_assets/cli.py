@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.errors import SlideError, StpathError, one_line
 
 Command = Callable[..., Any]
 
@@ -41,26 +41,28 @@ def _common(command: Command) -> Command:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # Others, such as a library's deprecations, are for developers.
     if category is UserWarning:
-        click.echo(f"note: {message}", err=True)
+        click.echo(f"note: {one_line(str(message))}", err=True)
 
 
-def _scale(_context: click.Context, _option: click.Parameter, value: str | None) -> float | tuple[float, float] | None:
-    """The value of --mpp: a number, or two, of x and y."""
-    if value is None:
-        return None
+def _scale(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> float | tuple[float, float] | str | None:
+    """The value of --mpp: a number, two, of x and y, or `file`."""
+    if value is None or value == "file":
+        return value
     try:
         x, *y = map(float, value.split(","))
         if len(y) > 1:
             raise ValueError
     except ValueError:
         raise click.BadParameter(
-            f"{value!r} is no scale: give µm per pixel, or X,Y where pixels are not square"
+            f"{value!r} is no scale: give µm per pixel, or X,Y where pixels are not square; file is the file's own"
         ) from None
     return (x, y[0]) if y else x
 
@@ -73,9 +75,11 @@ def main() -> None:
 
 @main.command()
 @click.argument("scans", metavar="SLIDE...", nargs=-1, required=True, type=click.Path())
-@click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...).")
-@click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD.")
-@click.option("--mpp", callback=_scale, help="µm per pixel at level 0, where the file does not say; X,Y if not square.")
+@click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...); or none.")
+@click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD; or none.")
+@click.option(
+    "--mpp", callback=_scale, help="µm per pixel at level 0, where the file does not say; X,Y if not square; or file."
+)
 @click.option(
     "--spots", type=click.Path(), help="Measured expression: *_counts.tsv.gz, .h5ad or a Visium folder; or none."
 )
@@ -83,6 +87,7 @@ def main() -> None:
     "--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask; or none."
 )
 @click.option("--features", type=click.Path(), help="TRIDENT's .h5 of GigaPath features, in place of ours; or none.")
+@click.option("--patient", help="Patient that the section is of.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @_common
 def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
@@ -95,7 +100,7 @@ def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
     if len(scans) > 1 and any(known[name] for name in ("slide_id", "spots", "regions", "features")):
         raise click.UsageError("--id, --spots, --regions and --features belong to one slide: add it by itself")
     settings = load_settings(home)
-    registry, added, notes = Registry(Store(settings.home)), 0, list[str]()
+    registry, added, notes = Registry(Store.of(settings)), 0, list[str]()
     for scan in scans:
         try:
             notes.clear()
@@ -105,7 +110,7 @@ def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
             continue
         added += 1
         for warning in (*row.warnings, *notes):
-            click.echo(f"note: {warning}", err=True)
+            click.echo(f"note: {one_line(warning)}", err=True)
         click.echo(
             f"{row.slide_id}: {row.width_px} x {row.height_px} px, {scale.text(row.mpp_xy, 'g')} µm/px ({row.mpp_source}), "
             f"{row.organ or 'organ not given'}, {row.tech or 'technology not given'}"
@@ -133,44 +138,56 @@ def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder
 
 def _run(settings: Any, slide_ids: tuple[str, ...], as_json: bool = False) -> int:
     """Runs slides and prints what became of them; the exit code."""
+    from stpath_assets.storage import Store
     from stpath_assets.terminal import progress_bars, results_table
 
-    chosen = _live(settings, slide_ids)
+    store = Store.of(settings)
+    chosen = _live(store, slide_ids)
     with progress_bars() as listen:
         from stpath_assets.defs.materialize import materialize
-        from stpath_assets.features import embedder_of
-        from stpath_assets.prediction import ModelChoice
         from stpath_assets.progress import listening
-        from stpath_assets.slides import Registry
-        from stpath_assets.storage import Store
 
-        # Before any slide is touched: these would fail each of them in the same way.
-        model = ModelChoice.for_encoder(settings.encoder, settings)
-        model.load_vocabulary().select(model.panel(settings.genes))
-        if not all(Registry(Store(settings.home)).get(s).features_uri for s in chosen):
-            embedder_of(settings).facts()
+        _check_first(settings, store, chosen)
         with listening(listen):
             outcomes = materialize(settings, chosen)
     for note in dict.fromkeys(note for o in outcomes for note in o.notes):
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {one_line(note)}", err=True)
     bad = [o for o in outcomes if o.errors]
     for outcome in bad:
         for reason in outcome.errors:
             _complain(reason if outcome.slide_id in reason else f"{outcome.slide_id}: {reason}")
     failed = {o.slide_id for o in bad}
-    _print_results(settings, [s for s in chosen if s not in failed], as_json, results_table)
+    _print_results(store, [s for s in chosen if s not in failed], as_json, results_table)
     return 1 if bad else 0
 
 
-def _live(settings: Any, slide_ids: tuple[str, ...]) -> list[str]:
+def _check_first(settings: Any, store: Any, slide_ids: list[str]) -> None:
+    """Looks at genes and weights before any slide is touched: what is wrong with them would fail each slide in the same way."""
+    from stpath_assets.features import embedder_of
+    from stpath_assets.prediction import ModelChoice
     from stpath_assets.slides import Registry
-    from stpath_assets.storage import Store
+    from stpath_assets.stages import Plan
 
-    registry = Registry(Store(settings.home))
+    plan, registry, seen = Plan(settings), Registry(store), set[tuple[str, str, bool]]()
+    for row in map(registry.get, slide_ids):
+        mine = plan.settings_of(row)
+        if (key := (mine.encoder, mine.genes, row.features_uri is None)) in seen:
+            continue
+        seen.add(key)
+        model = ModelChoice.for_encoder(mine.encoder, mine)
+        model.load_vocabulary().select(model.panel(mine.genes))
+        if row.features_uri is None:
+            embedder_of(mine).facts()
+
+
+def _live(store: Any, slide_ids: tuple[str, ...]) -> list[str]:
+    from stpath_assets.slides import Registry
+
+    registry = Registry(store)
     if not slide_ids:
         live = [row.slide_id for row in registry.live()]
         if not live:
-            raise SlideError(f"no slide is registered in {settings.home}; add one: stpath-assets add SLIDE")
+            raise SlideError(f"no slide is registered in {store.home}; add one: stpath-assets add SLIDE")
         return live
     for slide_id in slide_ids:
         if registry.get(slide_id).status != "ready":
@@ -179,12 +196,11 @@ def _live(settings: Any, slide_ids: tuple[str, ...]) -> list[str]:
 
 
 def _print_results(
-    settings: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]
+    store: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]
 ) -> None:
     from stpath_assets.reports import rows_of
-    from stpath_assets.storage import Store
 
-    rows = list(rows_of(Store(settings.home), slide_ids))
+    rows = list(rows_of(store, slide_ids))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif rows:
@@ -223,9 +239,9 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
         model = ModelChoice.for_encoder(settings.encoder, settings)
         panel = model.panel(settings.genes)
         model.load_vocabulary().select(panel)
-        with listening(listen), open_slide(scan, mpp) as slide:
+        with listening(listen), open_slide(scan, None if mpp == "file" else mpp) as slide:
             for warning in slide.warnings:
-                click.echo(f"note: {warning}", err=True)
+                click.echo(f"note: {one_line(warning)}", err=True)
             tiles = tile(
                 slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter,
                 on_unreadable=settings.unreadable,
@@ -236,17 +252,32 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
 
 
 @main.command()
-@click.argument("query")
+@click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option("--at", help="Ask the tables as they were then: 2026-11-01, or '2026-11-01 12:00'.")
+@click.option("--attach", is_flag=True, help="Print how to open the lake from DuckDB's shell, Python, R and DBeaver.")
 @_common
-def sql(query: str, home: str | None, form: str) -> None:
-    """Ask the catalog in SQL, read-only. Views: slides, tile_grids, gigapath_features, stpath_predictions, ..."""
+def sql(query: str | None, home: str | None, form: str, at: str | None, attach: bool) -> None:
+    """Ask the catalog in SQL, read-only; - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
+    stpath_predictions, spot_expression, evaluation_metrics, lineage, stale_slides, ...
+    """
+    from stpath_assets.catalog import attach_lines
     from stpath_assets.catalog import query as ask
+    from stpath_assets.catalog.query import limits_of
+    from stpath_assets.catalog.sandbox import capped
     from stpath_assets.settings import load_settings
     from stpath_assets.storage import Store
     from stpath_assets.terminal import print_result
 
-    print_result(ask(Store(load_settings(home).home), query), form)
+    settings = load_settings(home)
+    if attach:
+        click.echo(attach_lines(Store.of(settings)), nl=False)
+        return
+    if query is None:
+        raise click.UsageError("give a query, or - to read it from stdin")
+    statement = sys.stdin.read() if query == "-" else query
+    with capped(limits_of(settings)), ask(settings, statement, at) as result:
+        print_result(result, form)
 
 
 @main.command()
@@ -261,7 +292,7 @@ def export(slide_id: str, home: str | None, form: str, out: str) -> None:
     from stpath_assets.settings import load_settings
     from stpath_assets.storage import Store
 
-    store = Store(load_settings(home).home)
+    store = Store.of(load_settings(home))
     if form == "trident":
         write_trident(store, slide_id, Path(out))
     else:
@@ -281,7 +312,7 @@ def retire(slide_id: str, home: str | None, reason: str | None) -> None:
     from stpath_assets.storage import Store
 
     settings = load_settings(home)
-    Registry(Store(settings.home)).retire(slide_id, reason)
+    Registry(Store.of(settings)).retire(slide_id, reason)
     sync_partitions(settings)
     click.echo(f"{slide_id}: retired")
 
@@ -290,20 +321,43 @@ def retire(slide_id: str, home: str | None, reason: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True)
 @_common
 def status(home: str | None, as_json: bool) -> None:
-    """Show which stages of each slide are there."""
-    from stpath_assets.reports import stages_of
+    """Show how each slide's stages stand: current, outdated and by what, failed and why, missing, or nothing to do."""
     from stpath_assets.settings import load_settings
+    from stpath_assets.stages import Plan, states_of
     from stpath_assets.storage import Store
     from stpath_assets.terminal import status_table
 
     settings = load_settings(home)
-    rows = stages_of(Store(settings.home))
+    rows = [
+        {"slide": row.slide_id, "status": row.status, **{name: str(state) for name, state in states.items()}}
+        for row, states in states_of(Store.of(settings), Plan(settings))
+    ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     elif rows:
         status_table(rows)
     else:
         click.echo(f"no slide is registered in {settings.home}; add one: stpath-assets add SLIDE")
+
+
+@main.command()
+@_common
+def maintain(home: str | None) -> None:
+    """Merge small parts, forget old states of the tables and remove files that nothing names."""
+    from datetime import timedelta
+
+    from stpath_assets.progress import listening
+    from stpath_assets.settings import load_settings
+    from stpath_assets.storage import Store, maintenance
+    from stpath_assets.terminal import progress_bars
+
+    settings = load_settings(home)
+    with progress_bars() as listen, listening(listen):
+        done = maintenance.maintain(Store.of(settings), timedelta(days=settings.snapshot_days))
+    click.echo(
+        f"merged {done.merged} files into {done.into}, forgot {done.expired} states older than {settings.snapshot_days:g} days, "
+        f"removed {done.removed} files ({done.removed_bytes / 1e6:.1f} MB)"
+    )
 
 
 @main.command()
@@ -312,18 +366,21 @@ def status(home: str | None, as_json: bool) -> None:
 @click.option(
     "--embedding", type=click.Path(path_type=Path), help="With --gigapath: its embedding, prov_normal_000_1.pt."
 )
+@click.option("--checksums/--no-checksums", default=True, help="Read every stored file and compare its SHA-256.")
 @click.option("--json", "as_json", is_flag=True)
 @_common
-def doctor(home: str | None, compare: bool, tile: Path | None, embedding: Path | None, as_json: bool) -> None:
+def doctor(
+    home: str | None, compare: bool, tile: Path | None, embedding: Path | None, checksums: bool, as_json: bool
+) -> None:
     """Check that everything is there and whole, and put dead runs in order; exit code 1 if something is wrong."""
     from stpath_assets.terminal import show_checks
 
     if compare != (tile is not None) or compare != (embedding is not None):
         raise click.UsageError("--gigapath, --tile and --embedding belong together")
-    sys.exit(0 if show_checks(_checks(home, tile, embedding), as_json) else 1)
+    sys.exit(0 if show_checks(_checks(home, tile, embedding, checksums), as_json) else 1)
 
 
-def _checks(home: str | None, tile: Path | None, embedding: Path | None) -> Iterator[Any]:
+def _checks(home: str | None, tile: Path | None, embedding: Path | None, checksums: bool) -> Iterator[Any]:
     """All checks, one after the other as they are done."""
     from stpath_assets.defs.doctor import records
     from stpath_assets.doctor import Check, checks, compare_with_published
@@ -336,7 +393,7 @@ def _checks(home: str | None, tile: Path | None, embedding: Path | None) -> Iter
         return
     yield Check("settings", True, str(settings.home))
     yield records(settings)
-    yield from checks(settings)
+    yield from checks(settings, checksums)
     if tile is not None and embedding is not None:
         yield compare_with_published(settings, tile, embedding)
 
@@ -356,7 +413,7 @@ def demo(home: str | None) -> None:
     keep_settings(settings.home)
     with progress_bars() as listen, listening(listen):
         slides = write_demo(settings.home / "inbox")
-    registry = Registry(Store(settings.home))
+    registry = Registry(Store.of(settings))
     for slide in slides:
         registry.add(slide.slide, organ=slide.organ, tech=slide.tech, spots=slide.spots, slide_id=slide.slide_id)
     code = _run(settings, tuple(s.slide_id for s in slides))

@@ -7,7 +7,8 @@ from stpath_assets.defs.assets import catalog, evaluation, features, prediction,
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
-    jobs=[jobs.main, jobs.rebuild_catalog],
+    jobs=[jobs.main, jobs.count_catalog, jobs.maintain],
+    schedules=[jobs.maintain_nightly],
     resources={"settings": resources.settings},
     executor=dg.multiprocess_executor.configured({"max_concurrent": 2}),
 )

@@ -6,6 +6,11 @@ its traceback.
 """
 
 
+def one_line(text: str) -> str:
+    """A text as one line that is safe on a terminal: control characters, of a file's name say, are written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
 class StpathError(Exception):
     """Base of every error whose text is meant for the user."""
 

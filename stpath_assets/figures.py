@@ -7,8 +7,9 @@ pyplot, so that steps in threads do not share state.
 import base64
 import hashlib
 import io
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,16 @@ def is_current(path: Path, made_from: str) -> bool:
             return picture.info.get(_MADE_FROM) == made_from
     except (OSError, SyntaxError):  # absent, or damaged: Pillow raises SyntaxError for a broken PNG
         return False
+
+
+def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path]) -> None:
+    """Removes a slide's figures of a kind that are not among `paths`: what is there is of what is current."""
+    folder, kept = home / "figures" / slide_id, {p.name for p in paths}
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith(f"{kind}_") and entry.name.endswith(".png") and entry.name not in kept:
+            Path(entry.path).unlink(missing_ok=True)
 
 
 def small_jpeg_of(path: Path, longest_px: int = 420) -> str:

@@ -7,32 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from stpath_assets import figures
 from stpath_assets.evaluation import read_pairs
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, split_genes
-from stpath_assets.slides import Registered, Registry
+from stpath_assets.slides import Registered
 from stpath_assets.storage import Store
+from stpath_assets.storage.lake import NAME
 from stpath_assets.tables import (
     EVALUATION_METRICS,
-    GIGAPATH_FEATURES,
-    SPOT_EXPRESSION,
     STPATH_PREDICTIONS,
     TILE_GRIDS,
 )
 from stpath_assets.tiles import centers_of, sides_of
-
-# Which tables a table is made from; every one is also made from the slide.
-_MADE_FROM: dict[str, list[str]] = {
-    TILE_GRIDS.name: [],
-    GIGAPATH_FEATURES.name: [TILE_GRIDS.name],
-    STPATH_PREDICTIONS.name: [GIGAPATH_FEATURES.name],
-    SPOT_EXPRESSION.name: [],
-    EVALUATION_METRICS.name: [STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name],
-}
 
 DEMO_MODEL = "stpath-demo"
 _PICTURES = 4  # figures that are also shown in metadata: a panel is to be glanced at
@@ -60,12 +49,16 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, st
                 demo=made_from.facts["model"] == DEMO_MODEL,
             )
             figures.save(figure, paths[gene], made_from.digest)
+    figures.keep_only(store.home, row.slide_id, "map", paths.values())
     return _pictures(paths, 620)
 
 
 def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
     """Brings figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; as `draw_maps`."""
-    made_from = store.require(EVALUATION_METRICS.name, row.slide_id)
+    made_from = store.fingerprint(EVALUATION_METRICS.name, row.slide_id)
+    if made_from is None:
+        figures.keep_only(store.home, row.slide_id, "scatter", [])
+        return {}
     scores = {m["gene"]: m["pearson_r"] for m in store.read(EVALUATION_METRICS.name, row.slide_id).to_pylist()}
     chosen = [g for g in _chosen(store, row.slide_id, settings) if g in scores]
     paths = {g: figures.path_of(store.home, row.slide_id, "scatter", g) for g in chosen}
@@ -79,25 +72,24 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
             demo=made_from.facts["model"] == DEMO_MODEL,
         )
         figures.save(figure, paths[gene], made_from.digest)
+    figures.keep_only(store.home, row.slide_id, "scatter", paths.values())
     return _pictures(paths, 360)
 
 
 def varies(store: Store, slide_id: str) -> tuple[int, bool]:
-    """The number of predicted genes, and whether any differs between tiles (true of a single tile, which cannot)."""
-    # In SQL over the one file: a prediction of all genes is not to be read into memory for a count.
-    path = str(store.path(STPATH_PREDICTIONS.name, slide_id))
-    row = duckdb.execute(
+    """How many genes are stored, and whether any differs between tiles (of a single tile there is no telling: yes)."""
+    rows = store.rows(
         "select count(*), bool_or(len(expression_log1p) = 1 or list_min(expression_log1p) < list_max(expression_log1p)) "
-        "from read_parquet(?) where gene is not null",
-        [path],
-    ).fetchone()
-    assert row is not None  # an aggregate always has a row
-    return int(row[0]), bool(row[1])
+        f"from {NAME}.parts.{STPATH_PREDICTIONS.name} where gene is not null and slide_id = ?",
+        [slide_id],
+    )
+    return int(rows[0][0]), bool(rows[0][1])
 
 
 def summary(store: Store, slide_id: str) -> dict[str, Any]:
     """Numbers of a slide's metrics: `scored_genes`, `n_spots`, and `mean_pearson_r` where any gene has one."""
-    rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist()
+    scored = store.part(EVALUATION_METRICS.name, slide_id) is not None
+    rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist() if scored else []
     r = [m["pearson_r"] for m in rows if m["pearson_r"] is not None]
     return {
         "scored_genes": len(rows),
@@ -113,20 +105,6 @@ def _chosen(store: Store, slide_id: str, settings: Settings) -> list[str]:
 
 def _pictures(paths: dict[str, Path], longest_px: int) -> dict[str, str]:
     return {g: figures.small_jpeg_of(path, longest_px) for g, path in list(paths.items())[:_PICTURES]}
-
-
-def stages_of(store: Store) -> list[dict[str, str]]:
-    """A row for each registered slide: its status, and for each table `yes`, `outdated` (made from something else) or `no`."""
-    rows = []
-    for slide in Registry(store).all():
-        row = {"slide": slide.slide_id, "status": slide.status}
-        for name, earlier in _MADE_FROM.items():
-            stored = store.fingerprint(name, slide.slide_id)
-            bases = [slide.fingerprint, *(store.fingerprint(e, slide.slide_id) for e in earlier)]
-            current = stored is not None and all(b is not None and stored.extends(b) for b in bases)
-            row[name] = "no" if stored is None else "yes" if current else "outdated"
-        rows.append(row)
-    return rows
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:

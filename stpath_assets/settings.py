@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stpath_assets.errors import SettingsError
@@ -28,6 +28,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(Path(DEFAULT_HOME), description="the data root")
+    lake: str | None = Field(
+        None,
+        description="Postgres database of the lake's metadata, `postgres://…`; unset: lake.sqlite in the data root",
+    )
+    tables: str | None = Field(
+        None, description="where parts of tables lie: a folder or `s3://…`; unset: tables/ in the data root"
+    )
+    snapshot_days: float = Field(
+        30, ge=0, le=36500, description="days that `maintain` keeps earlier states of the tables"
+    )
+    sql_memory: str = Field(
+        "4GB", pattern=r"(?i)^\d+(\.\d+)? ?(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$", description="most memory of a query"
+    )
+    sql_threads: int = Field(4, ge=1, le=1024, description="threads of a query")
+    sql_seconds: float = Field(60, gt=0, le=86400, description="time after which a query is stopped, s")
+    sql_rows: int = Field(10_000_000, ge=1, description="rows that a query may return")
     encoder: EncoderName = Field("gigapath", description="`gigapath`, or `demo` for the colour and texture descriptor")
     genes: str = Field(
         "all", description="gene symbols, comma-separated, `all`, a .txt or .json of genes, or `top50:PATH`"
@@ -61,6 +77,19 @@ class Settings(BaseSettings):
         "fail", description="what becomes of tiles whose pixels cannot be decoded: the slide fails, or they are dropped"
     )
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
+
+    _asked: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """Encoder and genes that a command or a run names itself: these are kept with the slides that they are asked for."""
+        return self._asked
+
+    def for_slide(self, encoder: str | None, genes: str | None) -> "Settings":
+        """The settings of one slide: what its last run was asked for holds where nothing else is said now."""
+        last = {"encoder": encoder, "genes": genes}
+        kept = {k: v for k, v in last.items() if v is not None and k not in self.model_fields_set}
+        return self.model_copy(update=kept) if kept else self
 
     @classmethod
     def settings_customise_sources(
@@ -97,11 +126,13 @@ def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
         # Environment over file: what the file says fills only what neither says.
         in_environment = {n for n in Settings.model_fields if f"{_PREFIX}{n}".upper() in os.environ}
         rest = {k: v for k, v in in_file.items() if k not in given and k not in in_environment}
-        return Settings(**{**rest, **given, "home": root})
+        settings = Settings(**{**rest, **given, "home": root})
     except ValidationError as e:
         first = e.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}; see docs/settings.md") from e
+    settings._asked.update({k: str(given[k]) for k in ("encoder", "genes") if k in given})
+    return settings
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Table:
     keys: tuple[str, ...] = ()
     value: str | None = None
     asset: str | None = None
+    inline: bool = False
 
     @property
     def by_gene(self) -> bool:
@@ -97,8 +98,20 @@ SLIDES = Table(
             ),
             _column("mpp_x", pa.float64(), "scale used along x; NULL is `mpp`", nullable=True),
             _column("mpp_y", pa.float64(), "scale used along y; NULL is `mpp`", nullable=True),
+            _column("patient_id", pa.string(), "patient that the section is of, as given", nullable=True),
+            _column("cohort", pa.string(), "cohort that the slide belongs to, as given", nullable=True),
+            _column(
+                "modified_ns", pa.int64(), "file's time of change when it was hashed, ns since 1970", nullable=True
+            ),
+            _column(
+                "asked_encoder", pa.string(), "`--encoder` of the slide's last run; NULL is the setting", nullable=True
+            ),
+            _column(
+                "asked_genes", pa.string(), "`--genes` of the slide's last run; NULL is the setting", nullable=True
+            ),
         ]
     ),
+    inline=True,
 )
 
 TILE_GRIDS = Table(
@@ -182,6 +195,7 @@ GIGAPATH_THROUGHPUT = Table(
         ]
     ),
     asset="gigapath_features",
+    inline=True,
 )
 
 STPATH_PREDICTIONS = Table(
@@ -246,6 +260,46 @@ EVALUATION_METRICS = Table(
     ),
 )
 
+LINEAGE = Table(
+    "lineage",
+    "a stored part: one slide's rows of one table, and what they were made from",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("table_name", pa.string(), "table that the part belongs to"),
+            _column("digest", pa.string(), "SHA-256 of `facts`: the part's fingerprint"),
+            _column(
+                "file",
+                pa.string(),
+                "file that holds the part, under the root's tables; NULL in the metadata",
+                nullable=True,
+            ),
+            _column("sha256", pa.string(), "SHA-256 of that file", nullable=True),
+            _column("size_bytes", pa.int64(), "size of that file, bytes", nullable=True),
+            _column("row_count", pa.int64(), "rows that the part has in its view"),
+            _column("made_at", pa.timestamp("us", tz="UTC"), "when the part was stored"),
+            _column("damaged", pa.string(), "what was found wrong with the file, if anything", nullable=True),
+            _column("summary", pa.string(), "JSON: how the rows came about, such as tiles dropped", nullable=True),
+            _column("facts", pa.string(), "JSON: everything that the part was made from"),
+        ]
+    ),
+    inline=True,
+)
+
+FAILURES = Table(
+    "failures",
+    "a stage of a slide that failed when it was last tried",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("stage", pa.string(), "stage that failed"),
+            _column("reason", pa.string(), "why, one line"),
+            _column("failed_at", pa.timestamp("us", tz="UTC"), "when it was tried"),
+        ]
+    ),
+    inline=True,
+)
+
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
@@ -256,6 +310,8 @@ TABLES: dict[str, Table] = {
         STPATH_PREDICTIONS,
         SPOT_EXPRESSION,
         EVALUATION_METRICS,
+        LINEAGE,
+        FAILURES,
     )
 }
 
@@ -265,11 +321,14 @@ def to_markdown() -> str:
     lines = [
         "# Tables",
         "",
-        "Written by `python -m stpath_assets.tables > docs/tables.md`. Each table is a view of the catalog and a",
-        "folder of Parquet files, `tables/<table>/<slide_id>.parquet`, one complete file a slide.",
+        "Written by `python -m stpath_assets.tables > docs/tables.md`. Each table is a view of the lake, in its schema",
+        "`main`, and a table of its schema `parts`. What is stored in files is in Parquet,",
+        "`tables/parts/<table>/<slide_id>/<digest>.parquet`; small tables are kept in the lake's metadata.",
     ]
     for table in TABLES.values():
         lines += ["", f"## {table.name}", "", f"One row is {table.row}.", ""]
+        if table.inline:
+            lines += ["Kept in the lake's metadata.", ""]
         if table.by_gene:
             lists = ", ".join(f"`{name}`" for name in (*table.keys, table.value) if name)
             lines += [

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stpath_assets.errors import one_line
 from stpath_assets.progress import Listener
 
 if TYPE_CHECKING:
-    import duckdb
+    import pyarrow as pa
 
+    from stpath_assets.catalog.sandbox import Result
     from stpath_assets.doctor import Check
 
-_ROWS_AT_ONCE = 10_000
+_SHOWN = 100
+_SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
+          "spot_expression": "spots", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
 @contextmanager
@@ -65,13 +69,28 @@ def results_table(rows: list[dict[str, Any]]) -> None:
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:
-    """Prints which stages of each slide are there."""
-    short = {"tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
-             "spot_expression": "spots", "evaluation_metrics": "metrics"}  # fmt: skip
-    table = Table(*(short.get(name, name) for name in rows[0]), box=None, header_style="bold")
+    """Prints how each slide's stages stand: a table of one word each, and below it a line for each that is not current."""
+    stages = list(_SHORT)
+    table = Table("slide", "status", *_SHORT.values(), box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(str(v) for v in row.values()))
-    Console(highlight=False).print(table)
+        table.add_row(row["slide"], row["status"], *(row.get(s, "").split(":")[0] for s in stages))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for row in rows:
+        said = [f"{_SHORT[s]} {row[s]}" for s in stages if ": " in row.get(s, "")]
+        for line in _once(said):
+            console.print(one_line(f"{row['slide']}: {line}"), markup=False)
+
+
+def _once(said: list[str]) -> list[str]:
+    """Lines without those whose reason an earlier stage of the slide has given."""
+    seen, lines = set[str](), []
+    for line in said:
+        reason = line.split(": ", 1)[1]
+        if reason not in seen:
+            seen.add(reason)
+            lines.append(line)
+    return lines
 
 
 def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
@@ -81,32 +100,85 @@ def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
         done.append(check)
         if not as_json:
             mark = "wrong" if not check.ok else "note" if check.todo else "ok"
-            print(f"{mark:5}  {check.name}: {check.said}{f'; {check.todo}' if check.todo else ''}", flush=True)
+            print(
+                f"{mark:5}  {check.name}: {one_line(check.said + (f'; {check.todo}' if check.todo else ''))}",
+                flush=True,
+            )
     if as_json:
         print(json.dumps([asdict(c) for c in done], indent=1))
     return all(c.ok for c in done)
 
 
-def print_result(result: "duckdb.DuckDBPyRelation", form: str) -> None:
-    """Prints a query's result as `table`, `csv`, `json` (one array) or `parquet` (bytes)."""
+def print_result(result: "Result", form: str) -> None:
+    """Prints a query's result as it comes: `table`, `csv`, `json` (one array) or `parquet` (bytes)."""
     if form == "parquet":
-        import pyarrow.parquet as pq
-
-        buffer = io.BytesIO()
-        pq.write_table(result.to_arrow_table(), buffer, compression="zstd")
-        sys.stdout.buffer.write(buffer.getvalue())
-        sys.stdout.buffer.flush()
+        _print_parquet(result)
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(result.columns)
-        while rows := result.fetchmany(_ROWS_AT_ONCE):
-            writer.writerows(rows)
+        for batch in result.batches():
+            writer.writerows(_rows(batch))
     elif form == "json":
-        found = [dict(zip(result.columns, values, strict=True)) for values in result.fetchall()]
-        print(json.dumps(found, indent=1, default=str))
+        lead = "["
+        for batch in result.batches():
+            for row in _rows(batch):
+                print(
+                    lead,
+                    json.dumps(dict(zip(result.columns, row, strict=True)), default=str, ensure_ascii=False),
+                    sep="\n ",
+                    end="",
+                )
+                lead = ","
+        print("[]" if lead == "[" else "\n]")
     else:
-        # Wide results are cut in the middle by the terminal's width, as DuckDB's own shell does.
-        result.show(max_rows=100)
+        _print_table(result)
+
+
+def _rows(batch: "pa.RecordBatch") -> list[tuple[Any, ...]]:
+    """The rows of a batch as Python values; whole numbers that Arrow holds as decimals are whole numbers again."""
+    columns = [c.to_pylist() for c in batch.columns]
+    for i, field in enumerate(batch.schema):
+        if str(field.type).startswith("decimal") and field.type.scale == 0:
+            columns[i] = [None if v is None else int(v) for v in columns[i]]
+    return list(zip(*columns, strict=True))
+
+
+def _print_parquet(result: "Result") -> None:
+    import pyarrow.parquet as pq
+
+    writer = None
+    with io.BytesIO() as buffer:
+        for batch in result.batches():
+            writer = writer or pq.ParquetWriter(buffer, batch.schema, compression="zstd")
+            writer.write_batch(batch)
+            sys.stdout.buffer.write(buffer.getvalue())
+            buffer.seek(0)
+            buffer.truncate()
+        if writer is None:
+            raise AssertionError("a result has at least one batch, empty or not")
+        writer.close()
+        sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.flush()
+
+
+def _print_table(result: "Result") -> None:
+    """The first rows in columns; wide results are cut in the middle by the terminal's width, as DuckDB's own shell does."""
+    import duckdb
+    import pyarrow as pa
+
+    kept: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in result.batches():
+        if rows < _SHOWN:
+            kept.append(batch.slice(0, _SHOWN - rows))
+        rows += batch.num_rows
+    shown = duckdb.connect(config={"python_enable_replacements": "false"}).from_arrow(pa.Table.from_batches(kept))
+    text = io.StringIO()
+    with redirect_stdout(text):
+        shown.show(max_rows=_SHOWN)
+    print("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text.getvalue()))
+    if rows > _SHOWN:
+        print(f"{rows} rows, the first {_SHOWN} shown; --format csv prints all")
 
 
 def say_what_next(home: Path, held_out: list[str]) -> None:

@@ -4,11 +4,12 @@ With local files nothing touches the network; the hub's client is in `hub`. File
 `weights_only`: a checkpoint never runs code.
 """
 
+import ctypes
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from stpath_assets import hashes
+from stpath_assets import hashes, hub
 from stpath_assets.errors import WeightsError
 from stpath_assets.hub import HubFile, fetch
 
@@ -37,6 +38,20 @@ def locate(local: Path | None, hub: HubFile) -> Path:
             raise WeightsError(f"{path}: no such weights file; check {hub.setting}")
         return path
     return fetch(hub)
+
+
+def present(local: Path | None, published: HubFile) -> Path:
+    """The local file, or that in the hub's cache. Raises `WeightsError` where neither is there; fetches nothing."""
+    if local is not None:
+        return locate(local, published)
+    path = hub.cached(published)
+    if path is None:
+        ask = "ask for access on its page and set HF_TOKEN, then " if published.gated else ""
+        raise WeightsError(
+            f"{published.filename} of {published.repository} is not on this machine; {ask}the next run fetches it, "
+            f"or put it here and set {published.setting} to its path"
+        )
+    return path
 
 
 def sha256_of(path: Path) -> str:
@@ -75,6 +90,8 @@ def device(name: str) -> str:
 
     Raises `WeightsError` where a device is asked for that this machine lacks.
     """
+    if name == "cpu" or (name == "auto" and not _has_cuda_driver()):
+        return "cpu"  # without torch, which takes seconds to load
     import torch
 
     if name == "auto":
@@ -92,13 +109,23 @@ def precision(name: str, device: str) -> Literal["float32", "bfloat16", "float16
 
     Raises `WeightsError` for one that the device lacks.
     """
+    on_gpu = device.startswith("cuda")
+    if not on_gpu:
+        return cast(Literal["float32", "bfloat16", "float16"], "float32" if name == "auto" else name)
     import torch
 
-    on_gpu = device.startswith("cuda")
     if name == "auto":
-        return "float16" if on_gpu and torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
-    if name == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
+    if name == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise WeightsError(
             f"{torch.cuda.get_device_name(device)} has no bfloat16; set STPATH_ENCODER_PRECISION to float16"
         )
     return cast(Literal["float32", "bfloat16", "float16"], name)
+
+
+def _has_cuda_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -4,14 +4,17 @@ Each test looks at `sys.modules` of a new process, since this one has long impor
 """
 
 import json
+import os
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import stpath_assets
+from stpath_assets.storage import Store
 
 DAGSTER = ("dagster", "dagster_shared", "dagster_webserver")
 TORCH = ("torch", "torchvision", "timm")
@@ -64,6 +67,7 @@ def test_a_stage_is_imported_without_torch(module: str) -> None:
 
 
 def test_sql_runs_without_torch_and_dagster() -> None:
+    Store(Path(os.environ["STPATH_HOME"])).create()
     query = ["sql", "select count(*) as n from slides", "--format", "csv"]
     code = f"from stpath_assets.cli import main\nmain({query!r}, standalone_mode=False)"
     assert loaded_by(code, *DAGSTER, *TORCH) == []

@@ -144,8 +144,12 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
 def test_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert weights.device("cpu") == "cpu"
     for there, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(weights, "_has_cuda_driver", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert weights.device("auto") == expected
+    monkeypatch.setattr(weights, "_has_cuda_driver", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch is asked without a driver"))
+    assert weights.device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])

@@ -3,6 +3,6 @@
 Last stage of the way of the data: reads every table, writes none.
 """
 
-from stpath_assets.catalog.catalog import build, query, view_sql
+from stpath_assets.catalog.query import attach_lines, query
 
-__all__ = ["build", "query", "view_sql"]
+__all__ = ["attach_lines", "query"]

@@ -1,8 +1,13 @@
-"""The jobs: `main` brings one slide up to date through all stages, `rebuild_catalog` renews the views over all."""
+"""The jobs: `main` brings one slide up to date, `count_catalog` counts what there is, `maintain` tidies the lake."""
 
 import warnings
+from datetime import timedelta
 
 import dagster as dg
+
+from stpath_assets.defs.assets.spec import one_line_failures
+from stpath_assets.settings import Settings
+from stpath_assets.storage import Store, maintenance
 
 # A job of stages that are filled in batches of different sizes is filled slide by slide: so it is meant (`assets.batches`).
 warnings.filterwarnings("ignore", message="Asset job main materializes assets with varying BackfillPolicies")
@@ -13,6 +18,29 @@ main = dg.define_asset_job(
     description="All stages of a slide, from the scan to its scores. What is up to date is not computed again.",
 )
 
-rebuild_catalog = dg.define_asset_job(
-    "rebuild_catalog", selection=dg.AssetSelection.assets("catalog"), description="Rebuilds the views over all slides."
+count_catalog = dg.define_asset_job(
+    "count_catalog",
+    selection=dg.AssetSelection.assets("catalog"),
+    description="Counts the catalog's parts over all slides.",
+)
+
+
+@dg.op
+def maintain_lake(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    """Merges small parts, forgets old snapshots and removes files that nothing names."""
+    with one_line_failures():
+        done = maintenance.maintain(Store.of(settings), timedelta(days=settings.snapshot_days))
+    context.add_output_metadata(done.__dict__)
+
+
+@dg.job(
+    description="Merges small parts, forgets snapshots older than `snapshot_days` and removes files that nothing names."
+)
+def maintain() -> None:
+    """As `stpath-assets maintain`."""
+    maintain_lake()
+
+
+maintain_nightly = dg.ScheduleDefinition(
+    name="maintain_nightly", job=maintain, cron_schedule="0 3 * * *", description="Job `maintain`, at night."
 )

@@ -59,19 +59,19 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 def sync_partitions(settings: Settings) -> list[str]:
     """Makes the partitions that the UI shows the live slides; returns their ids."""
     with instance(settings) as opened:
-        return sync(opened, Registry(Store(settings.home)))
+        return sync(opened, Registry(Store.of(settings)))
 
 
 def materialize(
     settings: Settings, slide_ids: Sequence[str], on_slide: Callable[[str], None] = lambda _: None
 ) -> list[Outcome]:
-    """Runs job `main` for each slide and then `rebuild_catalog`; failures are values, and the other slides go on."""
+    """Runs job `main` for each slide and then `count_catalog`; failures are values, and the other slides go on."""
     from stpath_assets.definitions import defs
 
     outcomes = []
     with instance(settings) as opened:
         release_dead(opened)
-        sync(opened, Registry(Store(settings.home)))
+        sync(opened, Registry(Store.of(settings)))
         config = _run_config(settings)
         for slide_id in slide_ids:
             on_slide(slide_id)
@@ -83,7 +83,7 @@ def materialize(
                 tags={_PROCESS: _this_process()},
             )
             outcomes.append(Outcome(slide_id, tuple(_reasons(ran)), tuple(_notes(ran))))
-        ran = defs.resolve_job_def("rebuild_catalog").execute_in_process(
+        ran = defs.resolve_job_def("count_catalog").execute_in_process(
             run_config=config, instance=opened, raise_on_error=False
         )
         if not ran.success:
@@ -124,7 +124,7 @@ def _is_dead(process: str) -> bool:
 
 
 def _run_config(settings: Settings) -> dict[str, Any]:
-    chosen = {"home": str(settings.home), "encoder": settings.encoder, "genes": settings.genes}
+    chosen = {"home": str(settings.home), **settings.asked}
     return {
         "resources": {"settings": {"config": chosen}},
         # Events are stored all the same; on a terminal the command says what matters itself.
@@ -149,11 +149,12 @@ def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
         data = event.step_failure_data
         if data.user_failure_data and data.user_failure_data.description:
             yield data.user_failure_data.description
-        elif data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
-            # Dagster records an interrupt as a failure of the step; to the user it is the end, not a bad slide.
-            raise KeyboardInterrupt
         elif data.error:
             root = data.error
             while root.cause:
                 root = root.cause
+            if "ExecutionInterrupted" in f"{data.error.to_string()}":
+                # Dagster records an interrupt as a failure of the step, below whatever was under way. To the user it is the end,
+                # not a bad slide.
+                raise KeyboardInterrupt
             yield f"{event.step_key}: {' '.join(root.message.split())} (a bug; the traceback is in run {ran.run_id})"

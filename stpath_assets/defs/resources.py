@@ -8,7 +8,9 @@ from stpath_assets.settings import Settings, load_settings
 
 
 class SettingsConfig(dg.Config):
-    """What a run may set of the settings; what is left empty comes from the environment and the root's settings.toml."""
+    """What a run may set of the settings; what is left empty comes from the environment, the root's settings.toml
+    and the slide's last run. What is set is kept with the slide.
+    """
 
     home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default place")
     encoder: str | None = Field(None, description="`gigapath` or `demo`; empty: as the settings say")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stpath_assets import hashes, hub, weights
 from stpath_assets.doctor.check import Check, attempt
-from stpath_assets.errors import FeatureError, StpathError, WeightsError
+from stpath_assets.errors import FeatureError, StpathError
 from stpath_assets.features import EncoderChoice
 from stpath_assets.prediction import ModelChoice
 from stpath_assets.settings import Settings
@@ -39,28 +39,33 @@ def device(settings: Settings) -> Check:
     """What would compute, and in which precision."""
 
     def look() -> str:
-        import torch
+        shown = name = weights.device(settings.device)
+        if name.startswith("cuda"):
+            import torch
 
-        name = weights.device(settings.device)
-        shown = f"{name} ({torch.cuda.get_device_name(name)})" if name.startswith("cuda") else name
+            shown = f"{name} ({torch.cuda.get_device_name(name)})"
         precision = EncoderChoice.of(settings.encoder, settings).used_precision()
-        return f"{shown}, encoder {settings.encoder} in {precision}, torch {torch.__version__}"
+        return f"{shown}, encoder {settings.encoder} in {precision}, torch {version('torch')}"
 
     return attempt("device", look)
 
 
-def weights_files(settings: Settings) -> Iterator[Check]:
-    """Whether the weights are there, and are what they were when they were last hashed."""
+def weights_files(settings: Settings, checksums: bool = True) -> Iterator[Check]:
+    """Whether the weights are there and, with `checksums`, are what they were when they were last hashed."""
     if settings.encoder == "demo":
         yield Check("gigapath weights", True, "not needed: the encoder is demo")
     else:
-        yield _file("gigapath weights", settings.gigapath_weights, weights.GIGAPATH)
-    yield _file("stpath weights", ModelChoice.for_encoder(settings.encoder, settings).weights, weights.STPATH)
+        yield _file("gigapath weights", settings.gigapath_weights, weights.GIGAPATH, checksums)
+    yield _file(
+        "stpath weights", ModelChoice.for_encoder(settings.encoder, settings).weights, weights.STPATH, checksums
+    )
 
 
-def _file(name: str, local: Path | None, published: hub.HubFile) -> Check:
+def _file(name: str, local: Path | None, published: hub.HubFile, checksums: bool) -> Check:
     try:
-        path = _present(local, published)
+        path = weights.present(local, published)
+        if not checksums:
+            return Check(name, True, f"{path}, not read")
         sha256, known = hashes.verified(path)
     except StpathError as e:
         return Check(name, False, str(e))
@@ -73,26 +78,14 @@ def _file(name: str, local: Path | None, published: hub.HubFile) -> Check:
     return Check(name, True, f"{path}, SHA-256 {sha256[:12]}…{'' if known is None else ', as before'}")
 
 
-def _present(local: Path | None, published: hub.HubFile) -> Path:
-    """The local file, or that in the hub's cache. Raises `WeightsError` where neither is there; fetches nothing."""
-    if local is not None:
-        return weights.locate(local, published)
-    path = hub.cached(published)
-    if path is None:
-        ask = "ask for access on its page and set HF_TOKEN, then " if published.gated else ""
-        raise WeightsError(
-            f"{published.filename} of {published.repository} is not on this machine; {ask}the next run fetches it, "
-            f"or put it here and set {published.setting} to its path"
-        )
-    return path
-
-
-def vocabulary(settings: Settings) -> Check:
-    """Whether STPath's checkpoint can be read and its vocabulary belongs to it."""
+def vocabulary(settings: Settings, checksums: bool = True) -> Check:
+    """Whether STPath's vocabulary can be read and, with `checksums`, its checkpoint, too, and the two belong together."""
     chosen = ModelChoice.for_encoder(settings.encoder, settings)
 
     def look() -> str:
-        model = replace(chosen, weights=_present(chosen.weights, weights.STPATH)).load()
+        if not checksums and chosen.vocabulary is not None:
+            return f"{len(chosen.load_vocabulary())} genes, the checkpoint was not read"
+        model = replace(chosen, weights=weights.present(chosen.weights, weights.STPATH)).load()
         return f"{len(model.vocabulary)} genes, as the checkpoint has"
 
     return attempt("stpath vocabulary", look)
@@ -121,7 +114,7 @@ def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> C
     def look() -> str:
         expected = read_embedding(embedding)
         choice = EncoderChoice.of("gigapath", settings)
-        encoder = replace(choice, path=_present(choice.path, weights.GIGAPATH)).load()
+        encoder = replace(choice, path=weights.present(choice.path, weights.GIGAPATH)).load()
         found = encoder.encode(read_tile(tile)[None])[0]
         if found.shape != expected.shape:
             raise FeatureError(f"{embedding.name}: has {len(expected)} numbers, the encoder gives {len(found)}")

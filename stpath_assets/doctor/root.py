@@ -2,67 +2,191 @@
 
 import os
 import shutil
-import socket
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from stpath_assets.doctor.check import Check
-from stpath_assets.errors import StpathError
+from stpath_assets.doctor.check import Check, attempt
+from stpath_assets.errors import StorageError, StpathError
+from stpath_assets.features.parts import UNFINISHED
+from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
-from stpath_assets.storage import Store
+from stpath_assets.stages import Plan, states_of
+from stpath_assets.storage import Home, Store, maintenance
+from stpath_assets.storage.files import writer_is_gone
+from stpath_assets.storage.lake import NAME
+from stpath_assets.storage.store import Part
 from stpath_assets.tables import TABLES
 
 LEAST_FREE = 10**9
 """Bytes of free disk below which a run is likely to fail: a slide of all genes is about a tenth of that."""
 
-READ_WHOLE = 64 * 2**20
-"""Bytes up to which a file is read as a whole; of larger ones the footer and the first and last row group are."""
-
 OLD_S = 24 * 3600.0
 """Age from which on a file that is being written is taken for one of a dead writer, where that cannot be asked."""
 
 
-def data_root(home: Path) -> Check:
-    """Whether files can be written there, and how much room there is."""
-    there = next(p for p in (home, *home.parents) if p.exists())
+def data_root(home: Home) -> Check:
+    """Whether the root is there and files can be written, and how much room there is."""
+    root = home.root
+    if not root.is_dir():
+        said = f"{root}: no such data root"
+        return Check("data root", False, said, "check --home or STPATH_HOME, or add a slide: stpath-assets add SLIDE")
     try:
-        with tempfile.TemporaryFile(dir=there) as probe:
+        with tempfile.TemporaryFile(dir=root) as probe:
             probe.write(b"x")
     except OSError as e:
-        return Check(
-            "data root",
-            False,
-            f"{there}: cannot be written ({e.strerror})",
-            "give yourself the right to, or set STPATH_HOME to another folder",
-        )
-    free = shutil.disk_usage(there).free
-    said = f"{home}{'' if home.exists() else ' (not there yet)'}, {_size(free)} free"
+        said = f"{root}: cannot be written ({e.strerror}); what is there can be read"
+        return Check("data root", False, said, "give yourself the right to, or set STPATH_HOME to another folder")
+    free = shutil.disk_usage(root).free
+    said = f"{root}, {_size(free)} free"
     if free < LEAST_FREE:
         return Check("data root", False, said, f"free at least {_size(LEAST_FREE)}, or move the data root")
     return Check("data root", True, said)
 
 
-def tables(home: Path) -> Check:
-    """Whether every part of every table can be read."""
-    store = Store(home)
-    bad, parts = [], 0
-    for name in TABLES:
-        for path in sorted((home / "tables" / name).glob("[!.]*.parquet")):
-            parts += 1
-            if not _is_whole(store, name, path):
-                bad.append(path)
+def lake(store: Store) -> Check:
+    """Whether the lake's metadata opens, is whole and is of this version."""
+
+    def look() -> str:
+        store.open()
+        if not store.place.on_postgres:
+            _check_sqlite(store.place.sqlite)
+        snapshots = store.rows(f"select count(*) from ducklake_snapshots('{NAME}')")[0][0]
+        return f"{store.place.name}, {snapshots} snapshots"
+
+    return attempt("lake", look)
+
+
+def _check_sqlite(path: Path) -> None:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            found = [str(r[0]) for r in database.execute("pragma quick_check(3)").fetchall()]
+    except sqlite3.OperationalError:  # a read-only mount, where SQLite cannot read a database in WAL mode
+        return
+    except sqlite3.DatabaseError as e:
+        found = [str(e)]
+    if found != ["ok"]:
+        raise StorageError(
+            f"{path}: is damaged ({' '.join(found[0].split())[:120]}); restore it from a backup (docs/operations.md)"
+        )
+
+
+def tables(store: Store, checksums: bool = True) -> Check:
+    """Whether every registered part is there in its size and, with `checksums`, byte by byte what was written."""
+    try:
+        parts = [p for p in store.parts() if p.file is not None]
+    except StpathError as e:
+        return Check("tables", False, str(e))
+    wrong: dict[str, str | None] = {}
+    bad = []
+    for part in parts:
+        file = str(part.file)
+        if file not in wrong:
+            wrong[file] = _wrong(store, part, checksums)
+        why = part.damaged or wrong[file]
+        if why is not None:
+            bad.append((part, why))
+    for part, why in bad:
+        if part.damaged is None:
+            with suppress(StpathError):  # said below all the same
+                store.mark_damaged(part, why)
     if bad:
-        some = ", ".join(str(p.relative_to(home)) for p in bad[:5]) + (", …" if len(bad) > 5 else "")
-        slides = " ".join(sorted({p.stem for p in bad})[:5])
-        todo = f"delete them and run: stpath-assets run {slides}"
-        return Check("tables", False, f"{len(bad)} of {parts} files are damaged: {some}", todo)
-    return Check("tables", True, f"{parts} files, none damaged")
+        some = "; ".join(f"{p.slide_id} {p.table}: {why}" for p, why in bad[:3]) + ("; …" if len(bad) > 3 else "")
+        slides = " ".join(sorted({p.slide_id for p, _ in bad})[:5])
+        return Check(
+            "tables",
+            False,
+            f"{len(bad)} of {len(parts)} parts are damaged: {some}",
+            f"make them again: stpath-assets run {slides}",
+        )
+    how = "their checksums hold" if checksums else "not read: checksums were not asked for"
+    return Check("tables", True, f"{len(parts)} parts in {len(wrong)} files, {how}")
+
+
+def _wrong(store: Store, part: Part, checksums: bool) -> str | None:
+    if checksums:
+        return store.verify(part)
+    return None if store.is_whole(replace(part, damaged=None)) else "its file is gone or cut off"
+
+
+def counts(store: Store) -> Check:
+    """Whether the tables hold, of each slide, just the rows that were registered: none twice, none lost."""
+    try:
+        expected = {(p.table, p.slide_id): p.row_count for p in store.parts()}
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for table in TABLES.values():
+            if table.name in ("lineage", "failures", "slides"):
+                continue
+            rows = "sum(coalesce(len(" + str(table.value) + "), 0))" if table.by_gene else "count(*)"
+            query = f"select slide_id, {rows}, count(*) filter (gene is null) from {NAME}.parts.{table.name} group by slide_id"
+            if not table.by_gene:
+                query = f"select slide_id, {rows}, 1 from {NAME}.parts.{table.name} group by slide_id"
+            found |= {(table.name, s): (int(n), heads) for s, n, heads in store.rows(query)}
+    except StpathError as e:
+        return Check("rows", False, str(e))
+    wrong = [k for k in expected.keys() | found.keys() if found.get(k, (0, 1)) != (expected.get(k, -1), 1)]
+    if wrong:
+        some = ", ".join(f"{s} {t}" for t, s in sorted(wrong)[:3])
+        slides = " ".join(sorted({s for _, s in wrong})[:5])
+        return Check(
+            "rows",
+            False,
+            f"{len(wrong)} parts have other rows than were registered: {some}",
+            f"stpath-assets run {slides}",
+        )
+    return Check("rows", True, f"{len(expected)} parts, each with the rows that were registered")
+
+
+def unknown_files(store: Store) -> Check:
+    """Files among the tables that the lake does not name: of killed runs, or put there by hand. Nothing reads them."""
+    try:
+        found = list(maintenance.unknown(store))
+    except StpathError as e:
+        return Check("unknown files", False, str(e))
+    if not found:
+        return Check("unknown files", True, "none")
+    said = f"{len(found)} files that the lake does not name, {_size(sum(size for _, size, _ in found))}, first {found[0][0]}"
+    return Check(
+        "unknown files", True, said, "nothing reads them; stpath-assets maintain removes those older than a day"
+    )
+
+
+def scans(store: Store) -> Check:
+    """Whether every live slide's scan is where it was registered, and of the size that it had."""
+    try:
+        found = [(r.slide_id, r.trouble()) for r in Registry(store).live()]
+    except StpathError as e:
+        return Check("scans", False, str(e))
+    bad = [f"{s}: {why}" for s, why in found if why]
+    if bad:
+        return Check(
+            "scans", False, f"{len(bad)} of {len(found)} scans: " + "; ".join(bad[:3]) + ("; …" if len(bad) > 3 else "")
+        )
+    return Check("scans", True, f"{len(found)} scans, each where it was registered")
+
+
+def up_to_date(store: Store, settings: Settings) -> Check:
+    """How many slides have a stage that would be made anew."""
+    try:
+        states = {row.slide_id: stages for row, stages in states_of(store, Plan(settings))}
+    except StpathError as e:
+        return Check("up to date", False, str(e))
+    behind = sorted(
+        s for s, stages in states.items() if any(x.kind not in ("current", "nothing") for x in stages.values())
+    )
+    if behind:
+        some = " ".join(behind[:5]) + (" …" if len(behind) > 5 else "")
+        return Check(
+            "up to date",
+            True,
+            f"{len(behind)} of {len(states)} slides are not: {some}",
+            "stpath-assets status says why",
+        )
+    return Check("up to date", True, f"{len(states)} slides")
 
 
 def leftovers(home: Path) -> Check:
@@ -78,13 +202,14 @@ def leftovers(home: Path) -> Check:
     )
 
 
-def unfinished(home: Path) -> Check:
+def unfinished(store: Store) -> Check:
     """Pieces of features of runs that were killed: taken up by the next run, or of slides that no run will come to."""
+    home = store.home
     try:
-        live = {row.slide_id for row in Registry(Store(home)).live()}
+        live = {row.slide_id for row in Registry(store).live()}
     except StpathError as e:
         return Check("unfinished features", False, str(e))
-    folders = sorted((home / "tables" / ".parts").glob("*/*"))
+    folders = sorted((home / UNFINISHED).glob("*/*"))
     orphaned = [f for f in folders if f.name not in live]
     size = {f: _bytes(p for p in f.rglob("*") if p.is_file()) for f in folders}
     waiting = [f for f in folders if f not in orphaned]
@@ -93,19 +218,6 @@ def unfinished(home: Path) -> Check:
         said += f"; {len(orphaned)} of slides that are gone, {_size(sum(size[f] for f in orphaned))}"
         return Check("unfinished features", True, said, f"delete {', '.join(map(str, orphaned[:3]))}")
     return Check("unfinished features", True, said if waiting else "none")
-
-
-def _is_whole(store: Store, table: str, path: Path) -> bool:
-    try:
-        store.fingerprint(table, path.stem)
-        with pq.ParquetFile(path) as file:
-            n = file.num_row_groups
-            every = path.stat().st_size <= READ_WHOLE
-            for i in range(n) if every else sorted({0, n - 1} & set(range(n))):
-                file.read_row_group(i)
-    except (StpathError, pa.ArrowException, OSError):
-        return False
-    return True
 
 
 def _drafts(home: Path) -> Iterator[Path]:
@@ -118,11 +230,9 @@ def _drafts(home: Path) -> Iterator[Path]:
 
 def _is_dead(draft: Path) -> bool:
     """Whether its writer, named in it, is gone; of another host's only its age tells."""
-    pid = draft.name.split(".")[-3]
     try:
-        if f".{socket.gethostname()}." in draft.name and pid.isdigit():
-            return not psutil.pid_exists(int(pid))
-        return time.time() - draft.stat().st_mtime > OLD_S
+        gone = writer_is_gone(draft)
+        return time.time() - draft.stat().st_mtime > OLD_S if gone is None else gone
     except FileNotFoundError:
         return False
 

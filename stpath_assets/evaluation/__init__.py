@@ -4,7 +4,7 @@
 with tiles and scores each gene, in rows of `evaluation_metrics`. Predictions are made in `prediction`.
 """
 
-from stpath_assets.evaluation.evaluate import Paired, read_pairs, store_metrics, store_spots
+from stpath_assets.evaluation.evaluate import Paired, metrics_from, read_pairs, spots_from, store_metrics, store_spots
 from stpath_assets.evaluation.score import PROTOCOL, empty_metrics, metrics_table, pair
 from stpath_assets.evaluation.spots import Spots, check_inside, read_spots, spots_fingerprint
 
@@ -15,11 +15,13 @@ __all__ = [
     "Spots",
     "check_inside",
     "empty_metrics",
+    "metrics_from",
     "metrics_table",
     "pair",
     "read_pairs",
     "read_spots",
     "spots_fingerprint",
+    "spots_from",
     "store_metrics",
     "store_spots",
 ]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from stpath_assets.errors import FeatureError
 from stpath_assets.evaluation import score, spots
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
+from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
 
@@ -28,21 +28,30 @@ class Paired:
     predicted_log1p: npt.NDArray[np.float32]
 
 
+def spots_from(row: Registered) -> Fingerprint:
+    """The fingerprint of a slide's `spot_expression`. Raises `SpotsError` where its files cannot be read."""
+    sha256 = None if row.spots_uri is None else spots.spots_fingerprint(Path(row.spots_uri))
+    return row.fingerprint.extend(SPOT_EXPRESSION.name, spots.CODE_VERSION, spots_sha256=sha256)
+
+
+def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
+    """The fingerprint of a slide's `evaluation_metrics` from that of its prediction and of its spots."""
+    facts = {k: v for k, v in measured.facts.items() if k not in predicted.facts}
+    return predicted.extend(EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **facts)
+
+
 def store_spots(store: Store, row: Registered) -> Made:
-    """Brings a slide's `spot_expression` up to date with its measured files; without any it is empty.
+    """Brings a slide's `spot_expression` up to date with its measured files; without any there is none.
 
     Raises `SpotsError` for files that cannot be read or whose spots lie outside the slide.
     """
-    path = None if row.spots_uri is None else Path(row.spots_uri)
-    fingerprint = row.fingerprint.extend(
-        SPOT_EXPRESSION.name, spots.CODE_VERSION, spots_sha256=None if path is None else spots.spots_fingerprint(path)
-    )
+    fingerprint = spots_from(row)
+    if row.spots_uri is None:
+        store.remove([SPOT_EXPRESSION.name], row.slide_id)
+        return Made(fingerprint, False)
     if store.is_current(SPOT_EXPRESSION.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
-    if path is None:
-        empty = {"spot_id": np.array([], object), "x_px": np.array([], float), "y_px": np.array([], float)}
-        store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, empty, [], fingerprint)
-        return Made(fingerprint, True)
+    path = Path(row.spots_uri)
     measured = spots.read_spots(path)
     spots.check_inside(measured, row.width_px, row.height_px, row.slide_id)
     keys = {
@@ -61,23 +70,22 @@ def store_spots(store: Store, row: Registered) -> Made:
 def store_metrics(store: Store, slide_id: str) -> Made:
     """Brings a slide's `evaluation_metrics` up to date with its stored prediction and spots.
 
-    Without paired spots the table is empty, and a note says so.
+    Without measured spots there are none; where no spot lies on a tile, the table is empty. A note says so.
     """
     predicted_from = _predicted_from(store, slide_id)
-    measured_from = store.require(SPOT_EXPRESSION.name, slide_id)
-    spot_facts = {k: v for k, v in measured_from.facts.items() if k not in predicted_from.facts}
-    fingerprint = predicted_from.extend(
-        EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **spot_facts
-    )
+    measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
+    if measured_from is None:
+        store.remove([EVALUATION_METRICS.name], slide_id)
+        note = f"{slide_id}: has no measured spots (--spots), so it is not scored"
+        return Made(predicted_from, False, (note,))
+    fingerprint = metrics_from(predicted_from, measured_from)
     if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
         return Made(fingerprint, False)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id)
     predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id)
     spot, tile = _pairs(store, slide_id, measured.keys)
     notes = []
-    if len(measured.keys["spot_id"]) == 0:
-        notes.append(f"{slide_id}: has no measured spots (--spots), so its metrics are empty")
-    elif len(spot) == 0:
+    if len(spot) == 0:
         notes.append(
             f"{slide_id}: none of its {len(measured.keys['spot_id'])} spots lies on a tile, so its metrics are empty"
         )

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from stpath_assets import hashes
 from stpath_assets.errors import SpotsError, StorageError
 from stpath_assets.evaluation import formats
 from stpath_assets.evaluation.formats import Measured
-from stpath_assets.fingerprint import sha256_of_file
 
 CODE_VERSION = "1"
 """Raised whenever the same files give other rows of `spot_expression`."""
@@ -93,7 +93,7 @@ def spots_fingerprint(path: Path) -> str:
     digest = hashlib.sha256(found.form.encode())
     for name, file in sorted(found.files.items()):
         try:
-            digest.update(f"\n{name}\t{sha256_of_file(file)}".encode())
+            digest.update(f"\n{name}\t{hashes.sha256_of(file)}".encode())
         except StorageError as e:
             raise SpotsError(str(e)) from e
     return digest.hexdigest()

@@ -147,9 +147,10 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
     parts = Parts(store, row.slide_id, fingerprint.digest, size, -(-PIECE // size) * size)
     with row.open() as slide:
         features = _gather(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), embedder, size, parts)
-    store.write(GIGAPATH_FEATURES.name, row.slide_id, features.to_table(), fingerprint)
     took = embedder.meter.to_table(row.slide_id, facts["encoder"], facts["encoder_precision"])
-    store.write(GIGAPATH_THROUGHPUT.name, row.slide_id, took, fingerprint)
+    with store.stage(row.slide_id, fingerprint) as stage:
+        stage.write(GIGAPATH_FEATURES.name, features.to_table())
+        stage.write(GIGAPATH_THROUGHPUT.name, took)
     parts.clear()
     return Made(fingerprint, True)
 
@@ -174,8 +175,9 @@ def _import(store: Store, row: Registered, path: str) -> Made:
     features = Features(
         row.slide_id, ids, imported.matrix, centers_of(tiles), row.mpp, imported.tiles.mpp, facts["encoder"], facts
     )
-    store.write(GIGAPATH_FEATURES.name, row.slide_id, features.to_table(), fingerprint)
-    store.path(GIGAPATH_THROUGHPUT.name, row.slide_id).unlink(missing_ok=True)  # of features that are there no more
+    with store.stage(row.slide_id, fingerprint) as stage:
+        stage.write(GIGAPATH_FEATURES.name, features.to_table())
+        stage.remove(GIGAPATH_THROUGHPUT.name)  # of features that are no longer there
     return Made(fingerprint, True)
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.features import demo
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.settings import Settings
+from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES
 from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 

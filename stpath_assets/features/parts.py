@@ -14,13 +14,15 @@ import numpy.typing as npt
 from stpath_assets.storage import Store, atomic_file
 from stpath_assets.tables import GIGAPATH_FEATURES
 
+UNFINISHED = "unfinished"
+"""Folder of the data root that holds pieces."""
+
 
 class Parts:
     """The pieces of one slide's features, of `size` tiles each, computed in batches of `batch_size`."""
 
     def __init__(self, store: Store, slide_id: str, digest: str, batch_size: int, size: int) -> None:
-        # Beside the table and not in it: the catalog reads every Parquet file of a table's folder.
-        self._of_slide = store.home / "tables" / ".parts" / GIGAPATH_FEATURES.name / slide_id
+        self._of_slide = store.home / UNFINISHED / GIGAPATH_FEATURES.name / slide_id
         self._folder = self._of_slide / f"{digest[:32]}-{batch_size}-{size}"
         self.size = size
 

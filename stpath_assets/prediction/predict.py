@@ -4,7 +4,7 @@ Which weights belong to which features is decided here: GigaPath's to the publis
 descriptor's to the demo weights. The network itself is in `stpath`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import stpath_assets
-from stpath_assets import weights
+from stpath_assets import hashes, weights
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import Features, read_features
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.prediction.context import Context
 from stpath_assets.prediction.panels import read_panel
 from stpath_assets.prediction.vocabulary import Unknown, Vocabulary
@@ -25,6 +24,7 @@ from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered, tokens
 from stpath_assets.storage import Made, Store
+from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ class ModelChoice:
     def load(self) -> "STPath":
         """The model, kept for the life of the process."""
         if self.vocabulary is None:
-            raise WeightsError(
-                "STPath's vocabulary is not in its weights repository: take utils_data/symbol2ensembl.json from the STPath "
-                "repository (Graph-and-Geometric-Learning/STPath) and set STPATH_VOCABULARY to its path"
-            )
+            raise _no_vocabulary()
         path = weights.locate(self.weights, weights.STPATH)
         mtimes = path.stat().st_mtime_ns, _mtime(self.vocabulary)
         return _load(path, self.vocabulary, weights.device(self.device), self.dtype, mtimes)
@@ -84,15 +81,45 @@ class ModelChoice:
         """The genes that a setting names, None for all; see `panels.read_panel`."""
         return read_panel(genes, self.load_vocabulary)
 
-    def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
-        """The fingerprint of predictions from features; `genes` None is all.
+    def facts(self) -> dict[str, str]:
+        """What predictions depend on beside features, organ, technology and genes, by the names that fingerprints use.
 
-        Holds the model's provenance but for the device: that changes numbers by some 1e-6, less than a user could see, and
-        a slide should not be predicted anew because a GPU was busy.
+        That is the model's provenance (`STPath.provenance`) but for the device: it changes numbers by some 1e-6, less than a
+        user could see, and a slide should not be predicted anew because a GPU was busy. Loads no model.
         """
-        facts = self.load().provenance(row.organ, row.tech, genes)
-        del facts["device"]
-        return features.extend(STPATH_PREDICTIONS.name, CODE_VERSION, model=self.name, **facts)
+        if self.vocabulary is None:
+            raise _no_vocabulary()
+        return {
+            "model": self.name,
+            "stpath_weights_sha256": weights.sha256_of(weights.locate(self.weights, weights.STPATH)),
+            "vocabulary_sha256": hashes.sha256_of(self.vocabulary),
+            "dtype": self.dtype,
+        }
+
+    def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
+        """The fingerprint of predictions from features; `genes` None is all."""
+        return extend(features, row, genes, self.facts())
+
+
+def extend(
+    features: Fingerprint, row: Registered, genes: Sequence[str] | None, facts: Mapping[str, str]
+) -> Fingerprint:
+    """The fingerprint of predictions from features by a model of those facts; `genes` None is all."""
+    return features.extend(
+        STPATH_PREDICTIONS.name,
+        CODE_VERSION,
+        **facts,
+        organ=tokens.organ(row.organ),
+        tech=tokens.tech(row.tech),
+        genes=None if genes is None else sorted(genes),
+    )
+
+
+def _no_vocabulary() -> WeightsError:
+    return WeightsError(
+        "STPath's vocabulary is not in its weights repository: take utils_data/symbol2ensembl.json from the STPath "
+        "repository (Graph-and-Geometric-Learning/STPath) and set STPATH_VOCABULARY to its path"
+    )
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stpath_assets.errors import VocabularyError, WeightsError
-from stpath_assets.fingerprint import sha256_of_file
+from stpath_assets.storage.fingerprint import sha256_of_file
 
 MASK_COLUMN = 1
 FIRST_GENE_COLUMN = 2

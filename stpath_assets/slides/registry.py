@@ -1,38 +1,47 @@
 """The slides that a data root knows: registering, refreshing and retiring them.
 
-Each slide is one row in a part of its own. A slide_id is made by one function from the file's name; two
+Each slide is one row of the lake's table `slides`. A slide_id is made by one function from the file's name; two
 different scans that want the same one are told apart by the start of their content's hash.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock
 
-from stpath_assets import fingerprint
 from stpath_assets.errors import SlideError
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.slides import tokens
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
-from stpath_assets.storage import SLIDE_ID, Store
+from stpath_assets.storage import SLIDE_ID, Store, fingerprint
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.storage.lake import NAME, Cursor
+from stpath_assets.storage.locks import lock
+from stpath_assets.storage.store import insert_rows
 from stpath_assets.tables import SLIDES
 
 CODE_VERSION = "2"
 _SUFFIXES = re.compile(
     r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|vms|vmu|bif|qptiff|btf|tf8|svslide|czi|dcm|png|jpe?g)$", re.IGNORECASE
 )
+_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")
 _MAX_ID = 120
+_TABLE = f"{NAME}.parts.{SLIDES.name}"
+_WAIT_S = 60.0
 
 NONE = "none"
-"""In place of a file's path: a slide has none, or no longer. A file of that name is written ./none."""
+"""In place of a file's path, organ or technology: a slide has none, or no longer. A file of that name is written ./none."""
+
+FROM_FILE = "file"
+"""In place of a scale: that of the file, whatever a user said before."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,11 @@ class Registered:
     features_uri: str | None = None
     mpp_x: float | None = None
     mpp_y: float | None = None
+    patient_id: str | None = None
+    cohort: str | None = None
+    modified_ns: int | None = None
+    asked_encoder: str | None = None
+    asked_genes: str | None = None
 
     @property
     def mpp_xy(self) -> Mpp:
@@ -97,6 +111,29 @@ class Registered:
         """Opens the scan at the registered scale."""
         return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
 
+    def is_gone(self) -> bool:
+        """Whether there is no file under the registered path; of a URL nobody is asked."""
+        source = Source(self.uri)
+        return not source.is_remote and not source.path.exists()
+
+    def trouble(self) -> str | None:
+        """What a look at the scan's file says is wrong, or None: it is gone, or of another size. Its content is not read."""
+        path = self.uri
+        if is_url(path):
+            source = Source(path)
+            if source.is_remote:
+                return None
+            path = str(source.path)
+        try:
+            stat = os.stat(path)
+        except OSError as e:
+            return f"gone: {path} ({e.strerror}); put it back, or add it where it is now"
+        if stat.st_mtime_ns == self.modified_ns or path.lower().endswith(_SEVERAL_FILES):
+            return None
+        if stat.st_size != self.size_bytes:
+            return f"replaced: {path} has {stat.st_size} bytes, {self.size_bytes} when it was registered"
+        return None
+
 
 def slide_id_from_name(name: str) -> str:
     """A slide_id from a file name: its stem in plain letters, other characters as '_', at most 120 long.
@@ -122,72 +159,58 @@ class Registry:
         *,
         organ: str | None = None,
         tech: str | None = None,
-        mpp: float | Mpp | None = None,
+        mpp: float | Mpp | str | None = None,
         spots: str | Path | None = None,
         regions: str | Path | None = None,
         features: str | Path | None = None,
+        patient: str | None = None,
         slide_id: str | None = None,
         check: Callable[[Registered], object] = lambda _: None,
     ) -> Registered:
         """Registers a scan with what is known of it, or updates what is known of one that is registered already.
 
-        What is not given of one that is registered stays as it was; `none` for spots, regions or features takes them away.
-        `check` looks at the row before it is stored, and raises where something is wrong with it.
+        What is not given of one that is registered stays as it was. `none` for organ, tech, spots, regions or features takes
+        them back, `file` for mpp the scale that a user gave. A scan whose registered path is gone is found by its content, and
+        keeps all that is known of it. `check` looks at the row before it is stored, and raises where something is wrong.
 
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or
         `VocabularyError`; nothing is registered then.
         """
         source = Source(path if is_url(path) else Path(path).expanduser().absolute())
-        organ, tech = tokens.organ(organ), tokens.tech(tech)
-        before = next((r for r in self.all() if r.uri == source.uri and slide_id in (None, r.slide_id)), None)
-        if before is not None:
-            organ, tech = organ or before.organ, tech or before.tech
-            spots = spots or before.spots_uri
-            regions, features = regions or before.regions_uri, features or before.features_uri
-            mpp = before.mpp_xy if mpp is None and before.mpp_source == "user" else mpp
+        tokens_given = {k: None if v == NONE else f(v) for k, v, f in
+                        (("organ", organ, tokens.organ), ("tech", tech, tokens.tech)) if v is not None}  # fmt: skip
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
                 f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {_MAX_ID}, first a letter or digit, no '..'"
             )
-        spots_uri = _existing(source.name, "measured expression", "--spots", spots)
-        regions_uri = _existing(source.name, "regions", "--regions", regions)
-        features_uri = _existing(source.name, "features", "--features", features)
-        with open_slide(path if source.is_remote else source.path, mpp) as slide:
-            sha256, size_bytes = slide.content()
-            with self._lock():
-                id_ = self._id_for(source, sha256, slide_id)
-                row = Registered(
-                    id_, source.uri, sha256, size_bytes, slide.width_px, slide.height_px, slide.mpp, slide.mpp_source,
-                    slide.mpp_file, slide.vendor, len(slide.level_dimensions), organ, tech, spots_uri, "ready", None,
-                    tuple(slide.warnings), self._registered_at(id_), slide.objective_power, slide.backend,
-                    regions_uri, features_uri, *slide.mpp_xy,
-                )  # fmt: skip
-                check(row)
-                self._write(row)
+        files = {
+            f"{name}_uri": _existing(source.name, what, f"--{name}", value)
+            for name, what, value in (
+                ("spots", "measured expression", spots), ("regions", "regions", regions), ("features", "features", features),
+            ) if value is not None
+        }  # fmt: skip
+        self.store.create()
+        found = _look(source, mpp, self._guess(source, slide_id))
+        with self._lock():
+            before = self._same(source, str(found["sha256"]), slide_id)
+            id_ = before.slide_id if before else self._new_id(source, str(found["sha256"]), slide_id)
+            known = _kept(before) | found | tokens_given | files
+            known |= {} if patient is None else {"patient_id": patient}
+            row = Registered(**known | {"slide_id": id_, "uri": source.uri, "status": "ready", "reason": None})
+            check(row)
+            self._write(row)
         return row
 
     def refresh(self, slide_id: str) -> Registered:
         """Reads a registered scan again, keeps what the user said of it, and stores what changed.
 
-        Raises `SlideError` where the scan is gone or broken now.
+        Raises `SlideError` where the scan is gone or broken now, or another one lies in its place.
         """
-        with self.get(slide_id).open() as slide:
-            sha256, size_bytes = slide.content()
-            found: dict[str, Any] = {
-                "sha256": sha256,
-                "size_bytes": size_bytes,
-                "width_px": slide.width_px,
-                "height_px": slide.height_px,
-                "mpp": slide.mpp,
-                "mpp_x": slide.mpp_xy[0],
-                "mpp_y": slide.mpp_xy[1],
-                "mpp_file": slide.mpp_file,
-                "vendor": slide.vendor,
-                "levels": len(slide.level_dimensions),
-                "warnings": tuple(slide.warnings),
-                "objective_power": slide.objective_power,
-                "backend": slide.backend,
-            }
+        before = self.get(slide_id)
+        source = Source(before.uri)
+        with before.open() as slide:
+            found = _found(slide, source)
+        _require_same(source, before, str(found["sha256"]))
         with self._lock():
             # Read again: it may have been retired while the scan was hashed.
             old = self.get(slide_id)
@@ -203,58 +226,157 @@ class Registry:
             self._write(row)
         return row
 
+    def keep_asked(self, slide_id: str, asked: dict[str, str]) -> Registered:
+        """Keeps the encoder and genes that a run was asked for; later runs go by them where nothing else is said."""
+        row = self.get(slide_id)
+        values: dict[str, Any] = {f"asked_{k}": v for k, v in asked.items()}
+        if replace(row, **values) != row:
+            with self._lock():
+                row = replace(self.get(slide_id), **values)
+                self._write(row)
+        return row
+
     def get(self, slide_id: str) -> Registered:
         """A slide's row; raises `SlideError` naming what is registered where there is none."""
+        found = self._rows("where slide_id = ?", slide_id)
+        if found:
+            return found[0]
         known = self.store.slide_ids(SLIDES.name)
-        if slide_id not in known:
-            some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "") if known else "none yet"
-            raise SlideError(f"{slide_id}: no such slide here; registered: {some}. Add one: stpath-assets add SLIDE")
-        values: dict[str, Any] = self.store.read(SLIDES.name, slide_id).to_pylist()[0]
-        return Registered(**{**values, "warnings": tuple(values["warnings"])})
+        some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "") if known else "none yet"
+        raise SlideError(f"{slide_id}: no such slide here; registered: {some}. Add one: stpath-assets add SLIDE")
 
     def all(self) -> list[Registered]:
         """Every registered slide, by slide_id, the retired ones included."""
-        return [self.get(s) for s in self.store.slide_ids(SLIDES.name)]
+        return self._rows("")
 
     def live(self) -> list[Registered]:
         """The slides that runs and the catalog work on."""
-        return [s for s in self.all() if s.status == "ready"]
+        return self._rows("where status = 'ready'")
 
-    def _id_for(self, source: Source, sha256: str, wanted: str | None) -> str:
-        rows = {r.slide_id: r for r in self.all()}
-        # A scan keeps its id, however it came by it.
-        wanted = wanted or next((r.slide_id for r in rows.values() if r.uri == source.uri), None)
-        id_ = wanted or slide_id_from_name(source.name)
-        same = [r.slide_id for r in rows.values() if r.sha256 == sha256 and r.uri != source.uri and r.status == "ready"]
-        if wanted is None and same:
+    def _rows(self, where: str, *values: Any) -> list[Registered]:
+        self.store.open()
+        with self.store.lake.reading() as cursor:
+            table = cursor.execute(f"select * from {_TABLE} {where} order by slide_id", list(values)).to_arrow_table()
+        names = [f.name for f in fields(Registered) if f.name in table.column_names]
+        columns = {n: table[n].to_pylist() for n in names}
+        columns["warnings"] = [tuple(w or ()) for w in columns["warnings"]]
+        return [Registered(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+    def _guess(self, source: Source, wanted: str | None) -> Registered | None:
+        """The registered slide that a scan most likely is, before its content is read: by its path, or by its size where the
+        registered file is gone. Its scale is needed to open a scan that has none.
+        """
+        rows = [r for r in self._rows("where uri = ?", source.uri) if wanted in (None, r.slide_id)]
+        size = None if source.is_remote else _size_of(source.path)
+        if rows or size is None:
+            return rows[0] if rows else None
+        of_size = self._rows("where size_bytes = ?", size)
+        return next((r for r in of_size if wanted in (None, r.slide_id) and r.is_gone()), None)
+
+    def _same(self, source: Source, sha256: str, wanted: str | None) -> Registered | None:
+        """The registered slide that a scan is. Raises `SlideError` where its path or its content is another slide's."""
+        by_path = [r for r in self._rows("where uri = ?", source.uri) if wanted in (None, r.slide_id)]
+        for row in by_path:
+            if row.sha256 == sha256:
+                return row
+            if row.status == "ready":
+                _require_same(source, row, sha256)
+        same = [r for r in self._rows("where sha256 = ?", sha256) if r.uri != source.uri]
+        if wanted is not None:
+            return next((r for r in same if r.slide_id == wanted), None)
+        moved = next((r for r in same if r.is_gone()), None)
+        twice = next((r for r in same if r.status == "ready"), None)
+        if moved is None and twice is not None:
             raise SlideError(
-                f"{source.name}: has the same content as slide {same[0]} ({rows[same[0]].uri}); "
+                f"{source.name}: has the same content as slide {twice.slide_id} ({twice.uri}); "
                 "to register it twice all the same, give it a name with --id"
             )
-        if id_ not in rows or rows[id_].sha256 == sha256 or rows[id_].uri == source.uri:
+        return moved
+
+    def _new_id(self, source: Source, sha256: str, wanted: str | None) -> str:
+        id_ = wanted or slide_id_from_name(source.name)
+        taken = self._rows("where slide_id = ?", id_)
+        if not taken:
             return id_
         if wanted is not None:
-            raise SlideError(f"--id {id_}: is another scan's already ({rows[id_].uri}); choose another")
+            raise SlideError(f"--id {id_}: is another scan's already ({taken[0].uri}); choose another")
         return f"{id_[: _MAX_ID - 9]}-{sha256[:8]}"
-
-    def _registered_at(self, slide_id: str) -> datetime:
-        if slide_id in self.store.slide_ids(SLIDES.name):
-            return self.get(slide_id).registered_at
-        return datetime.now(UTC)
 
     def _write(self, row: Registered) -> None:
         values = {**row.__dict__, "warnings": list(row.warnings)}
-        self.store.write(SLIDES.name, row.slide_id, pa.Table.from_pylist([values], SLIDES.schema), row.row_fingerprint)
+        rows = pa.Table.from_pylist([values], SLIDES.schema)
 
-    def _lock(self) -> FileLock:
-        folder = self.store.home / "tables"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / ".registry.lock", timeout=60)
+        def work(cursor: Cursor) -> None:
+            cursor.execute(f"delete from {_TABLE} where slide_id = ?", [row.slide_id])
+            insert_rows(cursor, SLIDES, rows)
+
+        self.store.lake.transact(work)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        return lock(self.store.home / "locks" / "register.lock", _WAIT_S, "the register of slides")
 
 
-def _existing(slide: str, what: str, option: str, path: str | Path | None) -> str | None:
+def _size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # what is wrong with it is said when it is opened
+        return None
+
+
+def _look(source: Source, mpp: float | Mpp | str | None, guess: Registered | None) -> dict[str, Any]:
+    """What a look at a scan says. Where no scale is given, that which a user once gave for the same content is tried first."""
+    path = source.uri if source.is_remote else source.path
+    if mpp is None and guess is not None and guess.mpp_source == "user":
+        with open_slide(path, guess.mpp_xy) as slide:
+            found = _found(slide, source)
+        if found["sha256"] == guess.sha256:
+            return found
+        if guess.uri == source.uri and guess.status == "ready":
+            _require_same(source, guess, str(found["sha256"]))
+    with open_slide(path, None if isinstance(mpp, str) else mpp) as slide:
+        return _found(slide, source)
+
+
+def _found(slide: Slide, source: Source) -> dict[str, Any]:
+    """What a look at a scan says, by column of `slides`."""
+    sha256, size_bytes = slide.content()
+    return {
+        "sha256": sha256,
+        "size_bytes": size_bytes,
+        "width_px": slide.width_px,
+        "height_px": slide.height_px,
+        "mpp": slide.mpp,
+        "mpp_x": slide.mpp_xy[0],
+        "mpp_y": slide.mpp_xy[1],
+        "mpp_source": slide.mpp_source,
+        "mpp_file": slide.mpp_file,
+        "vendor": slide.vendor,
+        "levels": len(slide.level_dimensions),
+        "warnings": tuple(slide.warnings),
+        "objective_power": slide.objective_power,
+        "backend": slide.backend,
+        "modified_ns": None if source.is_remote else source.path.stat().st_mtime_ns,
+    }
+
+
+def _kept(before: Registered | None) -> dict[str, Any]:
+    """What is known of a scan beside its file: as before, or nothing yet."""
+    if before is not None:
+        return dict(before.__dict__)
+    return {"organ": None, "tech": None, "spots_uri": None, "registered_at": datetime.now(UTC)}
+
+
+def _require_same(source: Source, row: Registered, sha256: str) -> None:
+    if sha256 != row.sha256:
+        raise SlideError(
+            f"{row.slide_id}: {source.uri} is another scan now (SHA-256 {sha256[:12]}…) than the one that was registered "
+            f"({row.sha256[:12]}…); put that one back, or retire {row.slide_id} and add this one under another --id"
+        )
+
+
+def _existing(slide: str, what: str, option: str, path: str | Path) -> str | None:
     """A path that belongs to a slide, absolute; None for none. Raises `SlideError` where nothing is there."""
-    if path is None or str(path) == NONE:
+    if str(path) == NONE:
         return None
     absolute = Path(path).expanduser().absolute()
     if not absolute.exists():

@@ -17,9 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
-from stpath_assets import fingerprint
 from stpath_assets.errors import SlideError
-from stpath_assets.storage import atomic_file
+from stpath_assets.storage import atomic_file, fingerprint
 
 _URL = re.compile(r"[A-Za-z][\w+.:-]*://")
 _CHUNK = 1 << 22

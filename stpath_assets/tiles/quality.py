@@ -6,7 +6,7 @@ measured at once. Nothing is read again for it: the maps come from the image tha
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,8 @@ class QualityParameters:
 
     def facts(self) -> dict[str, float | bool]:
         """The parameters under the names that a fingerprint uses: none of those that have no effect."""
-        return {f"quality_{k}": v for k, v in asdict(self).items() if self.drop or k == "drop"}
+        names = [f.name for f in fields(self)] if self.drop else ["drop"]
+        return {f"quality_{name}": getattr(self, name) for name in names}
 
 
 def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], layers: Layers) -> Maps:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stpath_assets.errors import TissueError
-from stpath_assets.fingerprint import Fingerprint
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Slide, scale
+from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.grid import Grid, box_means, boxes_on, regular_grid, side_in_level0, spot_grid
@@ -37,9 +37,22 @@ from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
 from stpath_assets.tiles.tissue import Layers, TissueParameters, layers_of_image
 
 CODE_VERSION = "3"
+CODE = f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}"
+"""Version of all the code that a grid depends on."""
 
 MIN_TISSUE = 0.25
 """Least tissue fraction of a tile that is kept."""
+
+
+class GivenFacts(Protocol):
+    """What a given grid's fingerprint depends on; `GivenTiles` has it."""
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def tile_px(self) -> int: ...  # noqa: D102
+    @property
+    def mpp(self) -> float: ...  # noqa: D102
 
 
 class HasSpots(Protocol):
@@ -81,22 +94,24 @@ class TileParameters:
     def extend(
         self,
         slide: Fingerprint,
-        regions: Regions | None = None,
-        spots: HasSpots | None = None,
-        given: GivenTiles | None = None,
+        regions_sha256: str | None = None,
+        spots_digest: str | None = None,
+        given: "GivenFacts | None" = None,
     ) -> Fingerprint:
         """The fingerprint of the grid of a slide, with its regions and about its spots or of given tiles, if any."""
         # What a grid about spots, or a given one, does not depend on is not among its facts.
         laid: dict[str, Any] = {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
+        tile_px, tile_mpp = self.tile_px, self.mpp
         if given is not None:
             laid = {"tile_coords_sha256": given.sha256}
-        elif spots is not None:
-            laid = {"tile_spots": _digest(spots)}
+            tile_px, tile_mpp = given.tile_px, given.mpp
+        elif spots_digest is not None:
+            laid = {"tile_spots": spots_digest}
         if self.on_unreadable == "drop" and given is None:
             laid["tile_unreadable"] = "drop"
         return slide.extend(
-            "tile_grids", f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}", tile_px=self.tile_px,
-            tile_mpp=self.mpp, regions_sha256=None if regions is None else regions.sha256, **laid, **self.tissue.facts(),
+            "tile_grids", CODE, tile_px=tile_px, tile_mpp=tile_mpp, regions_sha256=regions_sha256, **laid,
+            **self.tissue.facts(),
         )  # fmt: skip
 
 
@@ -255,7 +270,7 @@ def _images(
     return at(FOCUS_MPP), at(mask_mpp), share
 
 
-def _digest(spots: HasSpots) -> str:
+def digest_of(spots: HasSpots) -> str:
     """SHA-256 over the spots' ids and centres, hexadecimal."""
     digest = hashlib.sha256("\n".join(spots.spot_ids).encode())
     digest.update(np.ascontiguousarray(spots.xy_px, "<f8").tobytes())

@@ -24,10 +24,10 @@ from stpath_assets.tiles.grid import Grid, union_share
 from stpath_assets.tiles.quality import REASONS, QualityParameters, sentence, share_lost
 from stpath_assets.tiles.reader import OnUnreadable, read_batches, read_tiles
 from stpath_assets.tiles.regions import Regions, read_regions
-from stpath_assets.tiles.survey import CODE_VERSION, MIN_TISSUE, HasSpots, Survey, TileParameters, survey_slide
+from stpath_assets.tiles.survey import MIN_TISSUE, HasSpots, Survey, TileParameters, digest_of, survey_slide
 from stpath_assets.tiles.tissue import TissueParameters
 
-__all__ = ["CODE_VERSION", "TileParameters", "Tiles", "centers_of", "covered", "sides_of", "store_tiles", "tile"]
+__all__ = ["TileParameters", "Tiles", "centers_of", "covered", "sides_of", "store_tiles", "tile"]
 
 COARSER = 0.02
 """How much coarser than its tiles a scan may be before the user is told, relative: 0.50 and 0.51 are the same
@@ -154,7 +154,9 @@ def store_tiles(
     if given is not None:
         parameters = replace(parameters, tile_px=given.tile_px, mpp=given.mpp)
     regions = None if row.regions_uri is None else read_regions(row.regions_uri)
-    fingerprint = parameters.extend(row.fingerprint, regions, spots, given)
+    fingerprint = parameters.extend(
+        row.fingerprint, None if regions is None else regions.sha256, None if spots is None else digest_of(spots), given
+    )
     picture = overlay_path(store, row.slide_id)
     current = store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint)
     if not (current and figures.is_current(picture, fingerprint.digest)):

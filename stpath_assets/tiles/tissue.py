@@ -5,7 +5,7 @@ of focus absorb too, but are smooth. The mask is True on tissue; what was not sc
 never tissue. How the tiles fare over it belongs in `quality`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,10 @@ class TissueParameters:
 
     def facts(self) -> dict[str, float]:
         """The parameters under the names that a fingerprint uses."""
-        return {f"tissue_{k}": v for k, v in asdict(self).items()}
+        return {f"tissue_{name}": getattr(self, name) for name in _NAMES}
 
 
+_NAMES = tuple(f.name for f in fields(TissueParameters))
 DEFAULT = TissueParameters()
 
 

@@ -1,10 +1,9 @@
-"""The catalog: views with the columns that `tables` says, over whatever files there are now, and nothing but reading."""
+"""The catalog: views with the columns that `tables` says, over the parts of the lake, and nothing but reading."""
 
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stpath_assets import catalog
+from stpath_assets.catalog import attach_lines, query
 from stpath_assets.errors import QueryError, StorageError
-from stpath_assets.fingerprint import start
+from stpath_assets.settings import load_settings
 from stpath_assets.storage import Store
+from stpath_assets.storage.extensions import OFFLINE, load_extensions
+from stpath_assets.storage.fingerprint import start
+from stpath_assets.storage.store import insert_rows
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
@@ -29,6 +31,7 @@ from stpath_assets.tables import (
     TILE_GRIDS,
     Table,
 )
+from tests import asked
 
 FACTS = start(slide_sha256="0" * 64)
 TILES = ["r00000c00000", "r00000c00001", "r00001c00000"]
@@ -48,9 +51,19 @@ SQL_TYPES = {
 }
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A data root with one slide. Not to be changed by a test."""
+    store = Store(tmp_path_factory.mktemp("filled") / "root")
+    write_all(store, "a")
+    return store
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "root")
+    store = Store(tmp_path / "root")
+    store.create()
+    return store
 
 
 def rows_of(table: Table, slide_id: str, **columns: Sequence[Any]) -> pa.Table:
@@ -66,28 +79,37 @@ def rows_of(table: Table, slide_id: str, **columns: Sequence[Any]) -> pa.Table:
 
 
 def write_slide(store: Store, slide_id: str, status: str = "ready") -> None:
-    store.write(SLIDES.name, slide_id, rows_of(SLIDES, slide_id, status=[status]), FACTS)
+    store.create()
+    row = rows_of(SLIDES, slide_id, status=[status], sha256=["0" * 64])
+
+    def work(cursor: duckdb.DuckDBPyConnection) -> None:
+        cursor.execute("delete from lake.parts.slides where slide_id = ?", [slide_id])
+        insert_rows(cursor, SLIDES, row)
+
+    store.lake.transact(work)
 
 
 def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
     """A small part of every table."""
     write_slide(store, slide_id, status)
-    store.write(TILE_GRIDS.name, slide_id, rows_of(TILE_GRIDS, slide_id, tile_id=TILES, x_px=[0.0, 224.0, 0.0]), FACTS)
-    store.write(GIGAPATH_FEATURES.name, slide_id, rows_of(GIGAPATH_FEATURES, slide_id, tile_id=TILES), FACTS)
-    store.write(GIGAPATH_THROUGHPUT.name, slide_id, rows_of(GIGAPATH_THROUGHPUT, slide_id, encoder=["demo"]), FACTS)
     tiles = {"tile_id": np.array(TILES, object)}
-    store.write_by_gene(STPATH_PREDICTIONS.name, slide_id, tiles, [(GENES, EXPRESSION)], FACTS, model="stpath-demo")
     spots = {"spot_id": np.array(["1x1", "2x1"], object), "x_px": np.array([10.0, 20]), "y_px": np.array([5.0, 6])}
-    store.write_by_gene(SPOT_EXPRESSION.name, slide_id, spots, [(GENES, COUNTS)], FACTS)
-    store.write(EVALUATION_METRICS.name, slide_id, rows_of(EVALUATION_METRICS, slide_id, gene=GENES), FACTS)
+    with store.stage(slide_id, FACTS) as stage:
+        stage.write(TILE_GRIDS.name, rows_of(TILE_GRIDS, slide_id, tile_id=TILES, x_px=[0.0, 224.0, 0.0]))
+        stage.write(GIGAPATH_FEATURES.name, rows_of(GIGAPATH_FEATURES, slide_id, tile_id=TILES))
+        stage.write(GIGAPATH_THROUGHPUT.name, rows_of(GIGAPATH_THROUGHPUT, slide_id, encoder=["demo"]))
+        stage.write_by_gene(STPATH_PREDICTIONS.name, tiles, [(GENES, EXPRESSION)], model="stpath-demo")
+        stage.write_by_gene(SPOT_EXPRESSION.name, spots, [(GENES, COUNTS)])
+        stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
 
 
 def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
-    return catalog.query(store, sql).fetchall()
+    return asked.ask(store.home, sql)
 
 
 def counts(store: Store) -> dict[str, int]:
-    return {name: ask(store, f"select count(*) from {name}")[0][0] for name in TABLES}
+    sql = " union all ".join(f"select '{name}', count(*) from {name}" for name in TABLES)
+    return dict(ask(store, sql))
 
 
 FULL = {
@@ -98,18 +120,17 @@ FULL = {
     "stpath_predictions": 6,
     "spot_expression": 4,
     "evaluation_metrics": 2,
+    "lineage": 6,
+    "failures": 0,
 }
 
 
 # ---- what the views hold
 
 
-@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("name", TABLES)
-def test_a_view_has_exactly_the_columns_of_its_table(store: Store, name: str, full: bool) -> None:
-    if full:
-        write_all(store, "a")
-    described = [(row[0], row[1]) for row in ask(store, f"describe {name}")]
+def test_a_view_has_exactly_the_columns_of_its_table(filled: Store, name: str) -> None:
+    described = [(row[0], row[1]) for row in ask(filled, f"describe {name}")]
     assert described == [(f.name, SQL_TYPES[f.type]) for f in TABLES[name].view_columns()]
 
 
@@ -143,55 +164,48 @@ def test_every_slide_at_once(store: Store) -> None:
     assert ask(store, per_slide) == [(s, 6, 3) for s in ("a", "b", "c")]
 
 
-def test_every_view_and_column_is_described(store: Store) -> None:
-    catalog.build(store)
-    views = dict(ask(store, "select view_name, comment from duckdb_views() where not internal"))
+def test_every_view_is_described(store: Store) -> None:
+    views = dict(ask(store, "select view_name, comment from duckdb_views() where database_name = 'lake'"))
     assert views == {t.name: f"one row is {t.row}" for t in TABLES.values()}
-    columns = ask(store, "select table_name, column_name, comment from duckdb_columns() where not internal")
-    assert {(t, c) for t, c, comment in columns if comment} >= {
-        (t.name, f.name) for t in TABLES.values() for f in t.view_columns()
-    }
 
 
-def test_a_part_of_an_earlier_schema_still_answers(store: Store) -> None:
-    """A column that is not there yet is NULL: an update of the package breaks no query."""
+def test_what_a_part_was_made_from_is_in_sql(store: Store) -> None:
     write_all(store, "a")
-    write_slide(store, "b")
-    path = store.path(TILE_GRIDS.name, "b")
-    old = rows_of(TILE_GRIDS, "b", tile_id=TILES).drop_columns(["tissue_fraction"])
-    pq.write_table(old, path)
-    found = ask(store, "select slide_id, count(*), count(tissue_fraction) from tile_grids group by all order by all")
-    assert found == [("a", 3, 3), ("b", 3, 0)]
+    found = ask(store, "select table_name, digest, facts->>'slide_sha256', row_count from lineage order by 1")
+    assert [(t, d, sha) for t, d, sha, _ in found] == [
+        (t, FACTS.digest, "0" * 64) for t in sorted(set(FULL) - {"slides", "lineage", "failures"})
+    ]
+    assert {t: n for t, _, _, n in found} == {t: FULL[t] for t, _, _, _ in found}
 
 
-# ---- files that come and go
+# ---- parts that come and go
 
 
-def test_new_files_appear_without_a_rebuild(store: Store) -> None:
-    path = catalog.build(store)
-    built = path.read_bytes()
+def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
-    rebuilt = path.read_bytes()
-    assert rebuilt != built, "the first file of a table needs new views"
+    store.remove([EVALUATION_METRICS.name], "a")
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 5}
+
+
+def test_an_earlier_state_can_be_asked(store: Store) -> None:
+    write_all(store, "a")
+    (at,) = ask(store, "select max(made_at)::varchar from lineage")[0]
+    time.sleep(0.01)
     write_all(store, "b")
-    assert counts(store) == {name: 2 * n for name, n in FULL.items()}
-    assert path.read_bytes() == rebuilt, "a further one does not"
-
-
-def test_a_table_whose_last_file_goes_is_empty_again(store: Store) -> None:
-    write_all(store, "a")
-    assert counts(store) == FULL
-    store.path(EVALUATION_METRICS.name, "a").unlink()
-    assert counts(store) == {**FULL, "evaluation_metrics": 0}
+    assert ask(store, "select count(*) from slides") == [(2,)]
+    then = (datetime.fromisoformat(at) + timedelta(milliseconds=200)).isoformat()
+    assert asked.ask(store.home, "select slide_id from slides order by 1", at=then) in ([("a",)], [("a",), ("b",)])
+    with pytest.raises(QueryError, match="--at '1999-01-01'"):
+        asked.ask(store.home, "select 1", at="1999-01-01")
 
 
 def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2}
-    for name in set(TABLES) - {"slides"}:
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 12}
+    for name in set(TABLES) - {"slides", "lineage", "failures"}:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
     write_slide(store, "b")
@@ -201,14 +215,17 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
 def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
-    store.path(SLIDES.name, "b").unlink()
-    assert counts(store) == FULL
+    store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
+    assert counts(store) == {**FULL, "lineage": 12}
 
 
-def test_drafts_are_not_read(store: Store) -> None:
+def test_files_that_are_put_beside_are_not_read(store: Store) -> None:
     write_all(store, "a")
-    (store.path(SLIDES.name, "a").parent / ".b.parquet.host.1.x.tmp").write_bytes(b"PAR1")
-    (store.path(SLIDES.name, "a").parent / ".c.parquet").write_bytes(b"PAR1")
+    path = store.path(TILE_GRIDS.name, "a")
+    shutil.copy(path, path.with_name("backup.parquet"))
+    (path.parent / ".b.parquet.host.1.x.tmp").write_bytes(b"PAR1")
+    (store.home / "tables" / "parts" / "slides").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"x": [1]}), store.home / "tables" / "parts" / "slides" / "foreign.parquet")
     assert counts(store) == FULL
 
 
@@ -233,7 +250,6 @@ def test_a_data_root_of_any_name(tmp_path: Path, name: str) -> None:
 def test_a_relative_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_all(Store(Path("root")), "a")
-    catalog.build(Store(Path("root")))
     monkeypatch.chdir("/")
     assert counts(Store(tmp_path / "root")) == FULL
 
@@ -241,62 +257,21 @@ def test_a_relative_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 # ---- reading and writing at once
 
 
-def test_an_open_reader_in_this_process_does_not_hide_new_files(store: Store) -> None:
-    reader = catalog.query(store, "select * from slides")
-    write_all(store, "a")
-    assert counts(store) == FULL
-    assert reader.fetchall() == []
+def test_an_open_reader_keeps_its_state_and_the_next_sees_what_is_new(store: Store) -> None:
+    with query(load_settings(store.home), "select * from slides") as reader:
+        write_all(store, "a")
+        assert counts(store) == FULL
+        assert reader.fetchall() == []
 
 
-READER = """
-import sys
-from pathlib import Path
-from stpath_assets.catalog.catalog import connect
-from stpath_assets.storage import Store
-
-connection = connect(Store(Path(sys.argv[1])))
-count = "select count(*) from tile_grids"
-print(connection.sql(count).fetchone()[0], flush=True)
-sys.stdin.readline()
-print(connection.sql(count).fetchone()[0], flush=True)
-"""
-
-
-def test_a_reader_in_another_process_keeps_reading_through_rebuilds(store: Store) -> None:
-    write_all(store, "a")
-    command = [sys.executable, "-c", READER, str(store.home)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
-        assert reader.stdin is not None
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "3\n"
-        for slide_id in ("b", "c"):
-            write_all(store, slide_id)
-            catalog.build(store)
-        assert counts(store)["tile_grids"] == 9
-        reader.stdin.write("\n")
-        reader.stdin.flush()
-        assert reader.stdout.readline() == "9\n", "its views see new files of tables that it knew"
-    assert reader.returncode == 0
-
-
-def test_a_failed_rebuild_leaves_the_old_catalog(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_all(store, "a")
-    before = catalog.build(store).read_bytes()
-
-    def fail(*_: object) -> str:
-        raise RuntimeError("no view")
-
-    monkeypatch.setattr("stpath_assets.catalog.catalog.view_sql", fail)
-    with pytest.raises(RuntimeError, match="no view"):
-        catalog.build(store)
-    assert (store.home / "catalog.duckdb").read_bytes() == before
-    assert [p.name for p in store.home.iterdir() if p.name.startswith(".")] == []
-
-
-def test_a_data_root_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "root").write_text("a file")
-    with pytest.raises(StorageError, match="cannot be written"):
-        catalog.query(Store(tmp_path / "root"), "select 1")
+def test_a_place_that_is_no_data_root(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no such data root"):
+        asked.ask(tmp_path / "root", "select 1")
+    assert not (tmp_path / "root").exists()
+    (tmp_path / "root").mkdir()
+    with pytest.raises(StorageError, match="holds no slides yet"):
+        asked.ask(tmp_path / "root", "select 1")
+    assert list((tmp_path / "root").iterdir()) == []
 
 
 # ---- what may be asked
@@ -324,36 +299,31 @@ WRITES = [
 
 @pytest.mark.parametrize("sql", WRITES)
 def test_writing_is_refused_in_one_line(
-    store: Store, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    filled: Store, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_all(store, "a")
     monkeypatch.chdir(tmp_path)
-    before = catalog.build(store).read_bytes()
-    with pytest.raises(
-        QueryError, match=r"the catalog is read-only: [A-Z_]+ statements are refused; use SELECT"
-    ) as error:
-        catalog.query(store, sql)
+    with pytest.raises(QueryError) as error:
+        ask(filled, sql)
     assert "\n" not in str(error.value)
-    assert (store.home / "catalog.duckdb").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["root"]
+    assert counts(filled) == FULL
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("selec 1", "^not SQL: Parser Error: syntax error at or near"),
+        ("selec 1", "^not SQL: syntax error at or near"),
         ("", "^give one SQL statement, not 0$"),
         ("-- nothing", "^give one SQL statement, not 0$"),
-        ("select 1; drop view slides", "^give one SQL statement, not 2$"),
+        ("select 1; drop view slides", "read-only: SELECT, DROP is refused"),
         ("select nope from slides", 'Referenced column "nope" not found'),
         ("select * from nope", "Table with name nope does not exist"),
         ("select sum(slide_id) from slides", "No function matches"),
     ],
 )
-def test_a_wrong_query_is_one_line(store: Store, sql: str, message: str) -> None:
-    write_all(store, "a")
+def test_a_wrong_query_is_one_line(filled: Store, sql: str, message: str) -> None:
     with pytest.raises(QueryError, match=message) as error:
-        catalog.query(store, sql)
+        ask(filled, sql)
     assert "\n" not in str(error.value)
 
 
@@ -370,24 +340,30 @@ def test_a_wrong_query_is_one_line(store: Store, sql: str, message: str) -> None
         "select 1;",
     ],
 )
-def test_reading_in_any_form_is_answered(store: Store, sql: str) -> None:
-    write_all(store, "a")
-    assert len(ask(store, sql)) > 0
+def test_reading_in_any_form_is_answered(filled: Store, sql: str) -> None:
+    assert len(ask(filled, sql)) > 0
 
 
-def test_a_damaged_catalog_is_a_one_line_error(store: Store) -> None:
+def test_a_damaged_lake_is_a_one_line_error(store: Store) -> None:
     write_all(store, "a")
-    catalog.build(store).write_bytes(b"not a database" * 1000)
-    with pytest.raises(QueryError) as error:
-        catalog.query(store, "select 1")
-    assert "catalog.duckdb" in str(error.value)
+    copy = store.home.with_name("copy")
+    copy.mkdir()
+    (copy / "lake.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StorageError, match=r"is damaged .* restore it from a backup") as error:
+        asked.ask(copy, "select 1")
+    assert "lake.sqlite" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_file_is_duckdbs_own(store: Store) -> None:
-    """Any DuckDB client reads it, without this package."""
+def test_any_duckdb_client_opens_the_lake(store: Store, tmp_path: Path) -> None:
+    """By the line that `sql --attach` prints, without this package; in a folder that was moved as well."""
     write_all(store, "a")
-    with duckdb.connect(str(catalog.build(store)), read_only=True) as connection:
+    store.home.rename(tmp_path / "moved")
+    line = next(x for x in attach_lines(Store(tmp_path / "moved")).splitlines() if x.startswith("attach"))
+    with duckdb.connect(config=OFFLINE) as connection:
+        load_extensions(connection, "sqlite_scanner", "ducklake")
+        connection.execute(line)
+        connection.execute("use lake.main")
         assert connection.execute("select count(*) from stpath_predictions").fetchone() == (6,)
         polars = connection.sql(
             "select gene, avg(expression_log1p) m from stpath_predictions group by 1 order by 1"

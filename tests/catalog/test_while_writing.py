@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpath_assets.catalog import query
 from stpath_assets.errors import QueryError
-from stpath_assets.fingerprint import start
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
+from stpath_assets.storage.fingerprint import start
+from tests.asked import ask
 
 
 def test_queries_answer_while_a_part_is_replaced(drawn_slide: Path, tmp_path: Path) -> None:
@@ -39,13 +39,14 @@ def test_queries_answer_while_a_part_is_replaced(drawn_slide: Path, tmp_path: Pa
     try:
         for _ in range(15):
             sql = "select count(*), min(expression_log1p) = max(expression_log1p) from stpath_predictions"
-            assert query(store, sql).fetchall() == [(300 * 500, True)]
+            assert ask(store.home, sql) == [(300 * 500, True)]
     finally:
         stop.set()
         writer.join()
 
 
 def test_an_error_while_computing_is_one_line(tmp_path: Path) -> None:
+    Store(tmp_path).create()
     with pytest.raises(QueryError) as e:
-        query(Store(tmp_path), "select 'a'::int")
+        ask(tmp_path, "select 'a'::int")
     assert "\n" not in str(e.value)

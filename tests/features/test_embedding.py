@@ -6,18 +6,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import tifffile
 
 from stpath_assets.errors import FeatureError, SettingsError, SlideError, StorageError, WeightsError
 from stpath_assets.features import EncoderChoice, embed, read_features, store_features
 from stpath_assets.features.demo import DemoEncoder
-from stpath_assets.fingerprint import sha256_of_file, start
 from stpath_assets.progress import listening
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registered, Registry, open_slide
 from stpath_assets.storage import Store
+from stpath_assets.storage.fingerprint import sha256_of_file, start
 from stpath_assets.tables import GIGAPATH_FEATURES
 from stpath_assets.tiles import TileParameters, Tiles, store_tiles, tile
 from tests.conftest import tissue_image, write_tiff
@@ -194,15 +193,17 @@ def test_features_of_a_grid_with_the_same_ids_but_other_places_are_refused(store
         read_features(store, "drawn")
 
 
-def test_features_of_the_wrong_width_are_refused(store: Store, row: Registered) -> None:
+def test_features_of_the_wrong_width_are_refused(
+    store: Store, row: Registered, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store_features(store, row, DEMO, 16)
-    path = store.path(FEATURES, "drawn")
     rows = store.read(FEATURES, "drawn")
     n = rows.num_rows
     narrow = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(n * 768, np.float32)), 768)
     at = rows.schema.get_field_index("feature")
     changed = rows.set_column(at, pa.field("feature", narrow.type), narrow)
-    pq.write_table(changed.replace_schema_metadata(pq.read_schema(path).metadata), path)
+    read = store.read
+    monkeypatch.setattr(store, "read", lambda table, *rest: changed if table == FEATURES else read(table, *rest))
     with pytest.raises(FeatureError, match=r"^drawn: its features have width 768, not 1536"):
         read_features(store, "drawn")
 

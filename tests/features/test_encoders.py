@@ -16,10 +16,10 @@ from stpath_assets.errors import FeatureError, SettingsError, WeightsError
 from stpath_assets.features import EncoderChoice, embed, vit
 from stpath_assets.features import gigapath as module
 from stpath_assets.features.gigapath import ARCHITECTURE, load
-from stpath_assets.fingerprint import start
 from stpath_assets.prediction import ModelChoice, predict_expression
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import open_slide
+from stpath_assets.storage.fingerprint import start
 from stpath_assets.tiles import tile
 from tests.features.test_gigapath import SMALL, small_model
 

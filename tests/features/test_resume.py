@@ -50,8 +50,8 @@ def test_a_resumed_run_gives_the_same_bytes(
     slide, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, batches: int
 ) -> None:
     store, row = slide
-    path = store.path("gigapath_features", row.slide_id)
     store_features(store, row, EncoderChoice("demo"), 2)
+    path = store.path("gigapath_features", row.slide_id)
     whole = path.read_bytes()
     path.unlink()
     with monkeypatch.context() as patch:
@@ -64,8 +64,8 @@ def test_a_resumed_run_gives_the_same_bytes(
         store_features(store, row, EncoderChoice("demo"), 2)
     done_before = batches * 2 // 4 * 4
     assert sum(seen) == store.row_count("tile_grids", row.slide_id) - done_before
-    assert path.read_bytes() == whole
-    assert not (store.home / "tables" / ".parts" / "gigapath_features" / row.slide_id).exists()
+    assert store.path("gigapath_features", row.slide_id).read_bytes() == whole
+    assert not (store.home / "unfinished" / "gigapath_features" / row.slide_id).exists()
 
 
 def test_pieces_of_another_grid_are_not_taken_up(slide, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_a_damaged_piece_and_what_follows_is_computed_again(tmp_path: Path) -> N
     for first in (0, 2, 4):
         parts.write(first, rows[first : first + 2])
     np.testing.assert_array_equal(parts.read(), rows)
-    second = sorted((tmp_path / "tables").rglob("*.npy"))[1]
+    second = sorted((tmp_path / "unfinished").rglob("*.npy"))[1]
     second.write_bytes(second.read_bytes()[:100])
     np.testing.assert_array_equal(parts.read(), rows[:2])
 

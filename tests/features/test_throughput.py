@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpath_assets.catalog import query
 from stpath_assets.features import EncoderChoice, store_features
 from stpath_assets.features.demo import DemoEncoder
 from stpath_assets.features.local import LocalEmbedder
 from stpath_assets.slides import Registered, Registry, Slide
 from stpath_assets.storage import Store
 from stpath_assets.tiles import TileParameters, store_tiles
+from tests.asked import ask_arrow
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def slide(drawn_slide: Path, tmp_path: Path) -> tuple[Store, Registered]:
 def test_what_features_took_can_be_asked_for_in_sql(slide: tuple[Store, Registered]) -> None:
     store, row = slide
     store_features(store, row, EncoderChoice("demo"), 4)
-    took = query(store, "select * from gigapath_throughput").to_arrow_table().to_pylist()
+    took = ask_arrow(store.home, "select * from gigapath_throughput").to_pylist()
     assert len(took) == 1
     n = store.row_count("tile_grids", row.slide_id)
     assert (took[0]["slide_id"], took[0]["encoder"], took[0]["precision"]) == (row.slide_id, "demo", "float32")
@@ -68,7 +68,7 @@ def test_the_same_features_are_the_same_bytes_whatever_they_took(
     encode = DemoEncoder.encode
     monkeypatch.setattr(DemoEncoder, "encode", lambda self, batch: time.sleep(0.05) or encode(self, batch))
     store_features(store, row, EncoderChoice("demo"), 4)
-    assert path.read_bytes() == first
+    assert store.path("gigapath_features", row.slide_id).read_bytes() == first
     assert store.read("gigapath_throughput", row.slide_id)["seconds"][0].as_py() > took["seconds"][0].as_py()
 
 

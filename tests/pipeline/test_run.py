@@ -21,12 +21,9 @@ def lines(text: str) -> list[str]:
 
 
 def parts(home: Path) -> dict[str, bytes]:
-    # `slides` holds the time of registration, `gigapath_throughput` what it took; all else is a function of the scan.
-    return {
-        str(p.relative_to(home)): p.read_bytes()
-        for p in (home / "tables").rglob("*.parquet")
-        if p.parent.name not in ("slides", "gigapath_throughput")
-    }
+    """The files of all registered parts: each is a function of the scan."""
+    store = Store(home)
+    return {f"{p.table}/{p.slide_id}": store.path(p.table, p.slide_id).read_bytes() for p in store.parts() if p.file}
 
 
 def test_a_bad_slide_is_named_and_the_others_go_on(tmp_path: Path, sa) -> None:
@@ -104,17 +101,26 @@ def test_another_panel_leaves_features_as_they_are(drawn_slide: Path, tmp_path: 
     assert store.read_by_gene("stpath_predictions", "drawn").genes == ["CD74", "VIM"]
 
 
-def test_a_changed_scan_is_computed_anew(tmp_path: Path, sa) -> None:
+def test_another_scan_under_a_registered_path_is_not_taken_over(tmp_path: Path, sa) -> None:
     home, store = tmp_path / "home", Store(tmp_path / "home")
     scan = write_tiff(tmp_path / "a.tif", tissue_image(seed=1))
     sa("add", scan, "--home", home)
     sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home)
     first = store.require("stpath_predictions", "a").digest
     write_tiff(scan, tissue_image(seed=2))
+    for again in (sa("run", "--home", home), sa("add", scan, "--home", home)):
+        assert again.exit_code == 1
+        assert len(lines(again.stderr)) == 1
+        assert "is another scan now" in again.stderr
+        assert "retire a" in again.stderr
+    assert store.require("stpath_predictions", "a").digest == first
+    assert sa("retire", "a", "--home", home).exit_code == 0
+    assert sa("add", scan, "--home", home).exit_code == 0
     assert sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home).exit_code == 0
-    assert store.require("stpath_predictions", "a").digest != first
-    status = json.loads(sa("status", "--home", home, "--json").stdout)
-    assert all(v in ("a", "ready", "yes") for v in status[0].values())
+    retired, new = json.loads(sa("status", "--home", home, "--json").stdout)
+    assert (retired["status"], new["status"]) == ("retired", "ready")
+    assert new["slide"].startswith("a-")
+    assert new["stpath_predictions"] == "current"
 
 
 def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, sa, started) -> None:
@@ -128,7 +134,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, sa, started) -> None
     for wanted in ("tile_grids/s0", "stpath_predictions/s1"):
         process = started(*arguments, "--home", killed)
         # The features of the first slide are begun as soon as its tiles are there: the run holds a pool slot then.
-        while not (killed / "tables" / f"{wanted}.parquet").exists() and process.poll() is None:
+        while not any((killed / "tables" / "parts" / wanted).glob("*.parquet")) and process.poll() is None:
             time.sleep(0.005)
         process.kill()
         process.communicate()
@@ -173,7 +179,7 @@ def test_ctrl_c_ends_the_run_and_not_one_slide(tmp_path: Path, sa, started) -> N
     scans = [write_tiff(tmp_path / f"s{i}.tif", tissue_image(seed=i)) for i in range(3)]
     sa("add", *scans, "--home", home)
     process = started("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home)
-    while not (home / "tables" / "tile_grids" / "s0.parquet").exists() and process.poll() is None:
+    while not Store(home).slide_ids("tile_grids") and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=100)
@@ -191,7 +197,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path, sa, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stpath_assets.storage.os.fsync", full)
+        patch.setattr("stpath_assets.storage.files.os.fsync", full)
         ran = sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home)
     assert ran.exit_code == 1
     assert all("the disk is full" in line for line in lines(ran.stderr))

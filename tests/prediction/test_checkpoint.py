@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stpath_assets.errors import WeightsError
-from stpath_assets.fingerprint import sha256_of_file
 from stpath_assets.prediction import STPath
+from stpath_assets.storage.fingerprint import sha256_of_file
 from tests.prediction.conftest import VOCABULARY, WEIGHTS, inputs
 
 State = dict[str, Tensor]

@@ -13,9 +13,9 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -130,10 +130,7 @@ def unpacked(content: bytes) -> list[bytes]:
 
 
 def stored_texts(path: Path) -> list[bytes]:
-    """Every text of an SQLite or DuckDB database, Dagster's compressed events included."""
-    if path.name == "catalog.duckdb":
-        with duckdb.connect(str(path), read_only=True) as db:
-            return [str(db.execute("select sql from duckdb_views()").fetchall()).encode()]
+    """Every text of an SQLite database, Dagster's compressed events included."""
     if not path.read_bytes().startswith(b"SQLite"):
         return []
     found = []
@@ -144,7 +141,7 @@ def stored_texts(path: Path) -> list[bytes]:
                 for value in row:
                     if isinstance(value, bytes):
                         found.append(value)
-                        if value.startswith(b"\x78"):
+                        with suppress(zlib.error):  # a text that begins as compressed data does
                             found.append(zlib.decompress(value))
     return found
 
@@ -153,7 +150,7 @@ def test_nothing_of_a_patient_is_stored(ran: tuple[Path, str]) -> None:
     home, _ = ran
     files = [p for p in home.rglob("*") if p.is_file()]
     kinds = {p.suffix for p in files}
-    assert {".parquet", ".png", ".duckdb", ".db"} <= kinds
+    assert {".parquet", ".png", ".sqlite", ".db"} <= kinds
     for path in files:
         for content in (*unpacked(path.read_bytes()), *stored_texts(path)):
             assert not [w for w in WORDS if re.search(rb"(?<![A-Za-z])" + w.encode(), content)], path

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 import tifffile
 
-from stpath_assets import catalog
 from stpath_assets.errors import ScaleError, SlideError, VocabularyError
 from stpath_assets.features import EncoderChoice, store_features
 from stpath_assets.slides import Registry
@@ -103,8 +103,6 @@ def test_two_scans_of_one_name_are_told_apart_by_content(registry: Registry, dra
     first, second = registry.add(drawn_slide), registry.add(other)
     assert (first.slide_id, second.slide_id) == ("drawn", f"drawn-{second.sha256[:8]}")
     assert registry.add(other) == second
-    write_tiff(other, tissue_image(seed=2))
-    assert registry.add(other).slide_id == second.slide_id, "the scan at a path keeps its id when its content changes"
     assert len(ids(registry)) == 2
 
 
@@ -142,16 +140,74 @@ def test_an_id_of_another_scan_is_refused(registry: Registry, drawn_slide: Path,
     assert registry.get("mine").uri == str(drawn_slide)
 
 
-def test_refresh_notices_that_the_content_changed(registry: Registry, drawn_slide: Path) -> None:
+def test_another_scan_under_a_registered_path_is_not_taken_over(registry: Registry, drawn_slide: Path) -> None:
+    """Its scale, organ and spots are another section's."""
     before = registry.add(drawn_slide, organ="Breast", tech="Visium", mpp=0.6)
     assert registry.refresh("drawn") == before
+    content = drawn_slide.read_bytes()
     write_tiff(drawn_slide, tissue_image(1280, 1700, seed=1))
-    after = registry.refresh("drawn")
-    assert after.sha256 != before.sha256
-    assert (after.width_px, after.height_px) == (1700, 1280)
-    assert (after.organ, after.tech, after.mpp, after.mpp_source) == ("Breast", "Visium", 0.6, "user")
-    assert after.fingerprint.digest != before.fingerprint.digest
-    assert registry.get("drawn") == after
+    for ask in (
+        lambda: registry.refresh("drawn"),
+        lambda: registry.add(drawn_slide),
+        lambda: registry.add(drawn_slide, mpp=0.5),
+    ):
+        with pytest.raises(
+            SlideError, match=r"^drawn: .*drawn\.tif is another scan now .*; put that one back, or retire drawn"
+        ) as e:
+            ask()
+        assert before.sha256[:12] in str(e.value)
+    assert registry.get("drawn") == before
+    registry.retire("drawn")
+    new = registry.add(drawn_slide)
+    assert new.slide_id == f"drawn-{new.sha256[:8]}"
+    assert (new.organ, new.mpp, new.mpp_source) == (None, 0.5, "file")
+    drawn_slide.write_bytes(content)
+    with pytest.raises(SlideError, match="is another scan now"):
+        registry.refresh(new.slide_id)
+
+
+def test_a_scan_that_was_moved_is_found_by_its_content(
+    registry: Registry, slide_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    scan = slide_of("a.tif", mpp=None)
+    spots = tmp_path / "a_counts.tsv"
+    spots.touch()
+    before = registry.add(scan, organ="Breast", tech="Visium", mpp=0.6, spots=spots, patient="P1", slide_id="mine")
+    (tmp_path / "elsewhere").mkdir()
+    moved = scan.rename(tmp_path / "elsewhere" / "b.tif")
+    spots.unlink()
+    after = registry.add(moved)
+    assert after == replace(before, uri=str(moved), modified_ns=after.modified_ns)
+    assert ids(registry) == ["mine"]
+    assert registry.refresh("mine") == after
+
+
+def test_a_copy_of_a_moved_scan_under_its_old_size_is_another_scan(
+    registry: Registry, slide_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    scan = slide_of("a.tif", mpp=None)
+    registry.add(scan, mpp=0.6)
+    content = bytearray(scan.read_bytes())
+    scan.unlink()
+    content[-1] ^= 1
+    other = tmp_path / "b.tif"
+    other.write_bytes(content)
+    with pytest.raises(ScaleError, match="--mpp"):
+        registry.add(other)
+
+
+def test_what_was_said_can_be_taken_back(registry: Registry, drawn_slide: Path) -> None:
+    registry.add(drawn_slide, organ="Breast", tech="Visium", mpp=0.6)
+    row = registry.add(drawn_slide, organ="none", tech="none", mpp="file")
+    assert (row.organ, row.tech, row.mpp, row.mpp_source) == (None, None, 0.5, "file")
+    assert registry.get("drawn") == row
+
+
+def test_what_a_run_was_asked_for_is_kept(registry: Registry, drawn_slide: Path) -> None:
+    registry.add(drawn_slide)
+    assert registry.keep_asked("drawn", {"encoder": "demo", "genes": "A"}).asked_genes == "A"
+    assert registry.keep_asked("drawn", {"genes": "B"}).asked_encoder == "demo"
+    assert registry.add(drawn_slide, organ="Lung").asked_genes == "B"
 
 
 def test_refresh_of_a_scan_that_is_gone_or_broken(registry: Registry, drawn_slide: Path) -> None:
@@ -188,6 +244,7 @@ def test_a_retired_slide_keeps_its_row_and_its_file(registry: Registry, drawn_sl
 
 
 def test_a_slide_that_is_not_registered_is_an_error_with_what_is(registry: Registry, drawn_slide: Path) -> None:
+    registry.store.create()
     with pytest.raises(SlideError, match=r"^nope: no such slide here; registered: none yet"):
         registry.get("nope")
     registry.add(drawn_slide)
@@ -197,14 +254,14 @@ def test_a_slide_that_is_not_registered_is_an_error_with_what_is(registry: Regis
 
 
 def test_scans_added_at_once_all_get_in(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = Registry._id_for
+    choose = Registry._new_id
 
     def slowly(self: Registry, *arguments: Any) -> str:
         slide_id = choose(self, *arguments)
         sleep(0.02)  # time for another to choose the same
         return slide_id
 
-    monkeypatch.setattr(Registry, "_id_for", slowly)
+    monkeypatch.setattr(Registry, "_new_id", slowly)
     scans = []
     for i in range(6):
         (tmp_path / str(i)).mkdir()
@@ -228,7 +285,6 @@ def test_nothing_that_a_scan_says_of_a_patient_is_stored(registry: Registry, tmp
     registry.refresh(row.slide_id)
     store_tiles(registry.store, row, TileParameters())
     store_features(registry.store, row, EncoderChoice("demo"), 16)
-    catalog.build(registry.store)
     words = ("Jane", "Roe", "04/03/61", "1961:03", "dr-who")
     files = [p for p in registry.store.home.rglob("*") if p.is_file()]
     assert len(files) >= 4
@@ -236,6 +292,8 @@ def test_nothing_that_a_scan_says_of_a_patient_is_stored(registry: Registry, tmp
         content = file.read_bytes()
         assert not [w for w in words if w.encode() in content], file
     # Parquet's pages are compressed: what they hold is looked at too.
-    stored = str(registry.store.read("slides", "s1").to_pylist()) + str(registry.store.require("slides", "s1").facts)
+    stored = str(registry.store.read("slides", "s1").to_pylist()) + str(
+        registry.store.require("tile_grids", "s1").facts
+    )
     assert "0.5" in stored
     assert not [w for w in words if w in stored]

@@ -8,11 +8,11 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpath_assets import catalog
 from stpath_assets.errors import ScaleError
 from stpath_assets.slides import Registry, open_slide, scale
 from stpath_assets.slides.tiff import ome_scale
 from stpath_assets.storage import Store
+from tests.asked import ask
 from tests.conftest import tissue_image
 
 MPPS = st.floats(scale.MIN_MPP, scale.MAX_MPP)
@@ -106,9 +106,7 @@ def test_a_scan_that_its_objective_contradicts(
 def test_the_contradiction_is_in_the_catalog(tmp_path: Path) -> None:
     store = Store(tmp_path / "root")
     Registry(store).add(aperio(tmp_path / "a.svs", 0.25, 20))
-    rows = catalog.query(
-        store, "select slide_id, mpp, objective_power, w from slides, unnest(warnings) as u(w)"
-    ).fetchall()
+    rows = ask(store.home, "select slide_id, mpp, objective_power, w from slides, unnest(warnings) as u(w)")
     assert [r[:3] for r in rows] == [("a", 0.25, 20.0)]
     assert "contradicts its 20x objective, which has about 0.5" in rows[0][3]
 
@@ -179,7 +177,7 @@ def test_pixels_that_are_not_square_in_the_catalog(tmp_path: Path, slide_of: Cal
     row = registry.add(slide_of("a.tif", mpp=(0.25, 0.5)))
     square = registry.add(slide_of("b.tif", tissue_image(seed=1)))
     given = registry.add(slide_of("c.tif", tissue_image(seed=2), mpp=None), mpp=(0.4, 0.5))
-    rows = catalog.query(store, "select mpp, mpp_x, mpp_y, mpp_source from slides order by slide_id").fetchall()
+    rows = ask(store.home, "select mpp, mpp_x, mpp_y, mpp_source from slides order by slide_id")
     assert rows == [(0.375, 0.25, 0.5, "file"), (0.5, 0.5, 0.5, "file"), (0.45, 0.4, 0.5, "user")]
     assert {"slide_mpp_x", "slide_mpp_y"} <= set(row.fingerprint.facts)
     assert not {"slide_mpp_x", "slide_mpp_y"} & set(square.fingerprint.facts), "what was made of it stays current"

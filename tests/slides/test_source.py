@@ -114,9 +114,10 @@ def test_a_scan_at_a_url_is_registered_as_given(
     assert (row.sha256, row.size_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
     assert registry.add(url) == registry.refresh("my_scan") == row
     in_memory(memory, "bucket/my%20scan.tif", write_tiff(tmp_path / "b.tif", tissue_image(seed=1)).read_bytes())
-    assert registry.refresh("my_scan").sha256 != row.sha256
+    with pytest.raises(SlideError, match="is another scan now"):
+        registry.refresh("my_scan")
     with pytest.raises(SlideError, match=r"^drawn2\.tif: has the same content as slide"):
-        registry.add(shutil.copy(tmp_path / "b.tif", tmp_path / "drawn2.tif"))
+        registry.add(shutil.copy(drawn_slide, tmp_path / "drawn2.tif"))
 
 
 def test_a_scan_on_the_web(web: tuple[str, Path], drawn_slide: Path) -> None:

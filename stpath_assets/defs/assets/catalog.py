@@ -1,28 +1,32 @@
-"""The `catalog` asset: DuckDB views over the tables of all slides."""
+"""The `catalog` asset: what can be asked in SQL across all slides, and how much of it is up to date."""
+
+from collections import Counter
 
 import dagster as dg
 
-from stpath_assets.catalog import build
 from stpath_assets.defs.assets.spec import OWNERS, one_line_failures
 from stpath_assets.settings import Settings
+from stpath_assets.stages import STAGES, Plan, states_of
 from stpath_assets.storage import Store
-from stpath_assets.tables import TABLES
 
 
 @dg.asset(
-    deps=[t.name for t in TABLES.values() if t.asset is None],
+    deps=list(STAGES),
     group_name="catalog",
-    description="`catalog.duckdb`: a view a table, over the Parquet files of all live slides. Rebuilt beside and renamed.",
+    description="The lake's views, current with each stage's write. Counts the parts of all slides and what is to be made again.",
     owners=OWNERS,
     kinds={"duckdb"},
-    code_version="1",
+    code_version="2",
     # Plain eager() would wait for ever while one slide of many is missing.
     automation_condition=dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing()),
 )
 def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Rebuilds the views."""
-    store = Store(settings.home)
+    """Counts."""
+    store = Store.of(settings)
     with one_line_failures():
-        path = build(store)
-    parts = {f"{name}_parts": len(store.slide_ids(name)) for name in TABLES}
-    return dg.MaterializeResult(metadata={"dagster/uri": str(path), **parts})
+        store.create()
+        states = [state.kind for _, stages in states_of(store, Plan(settings)) for state in stages.values()]
+    parts = Counter(p.table for p in store.parts())
+    counts = {f"{name}_parts": parts[name] for name in STAGES if name in parts}
+    not_current = sum(kind not in ("current", "nothing") for kind in states)
+    return dg.MaterializeResult(metadata={"lake": store.place.name, "not_current": not_current, **counts})

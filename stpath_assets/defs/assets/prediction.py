@@ -3,11 +3,11 @@
 import dagster as dg
 
 from stpath_assets.defs.assets.batches import PREDICTIONS_A_RUN, Report, Results, each_slide
-from stpath_assets.defs.assets.spec import live_slide, metadata_of, one_line_failures, per_slide, picture
+from stpath_assets.defs.assets.spec import at_work, metadata_of, per_slide, picture
 from stpath_assets.prediction import ModelChoice, store_prediction
-from stpath_assets.prediction.predict import CODE_VERSION
 from stpath_assets.reports import draw_maps, varies
 from stpath_assets.settings import Settings
+from stpath_assets.stages import Plan
 from stpath_assets.storage import Store
 from stpath_assets.tables import STPATH_PREDICTIONS
 
@@ -17,8 +17,6 @@ VARIES = "varies_over_tiles"
 @per_slide(
     STPATH_PREDICTIONS,
     group="prediction",
-    deps=["gigapath_features"],
-    code_version=CODE_VERSION,
     description="Predicted by STPath for the genes asked for, given organ and technology.",
     gpu=True,
     slides_a_run=PREDICTIONS_A_RUN,
@@ -32,15 +30,14 @@ VARIES = "varies_over_tiles"
 )
 def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Predicts and draws."""
-    store = Store(settings.home)
-    with one_line_failures():
-        choice = ModelChoice.for_encoder(settings.encoder, settings)
-        panel = choice.panel(settings.genes)
+    store, plan = Store.of(settings), Plan(settings)
 
     def predict(slide_id: str) -> Report:
-        row = live_slide(settings, slide_id)
-        made = store_prediction(store, row, choice, panel)
-        maps = draw_maps(store, row, settings)
+        with at_work(context, settings, STPATH_PREDICTIONS, slide_id) as row:
+            mine = plan.settings_of(row)
+            choice = ModelChoice.for_encoder(mine.encoder, mine)
+            made = store_prediction(store, row, choice, choice.panel(mine.genes))
+            maps = draw_maps(store, row, settings)
         genes, moving = varies(store, slide_id)
         metadata = {
             "genes": genes,

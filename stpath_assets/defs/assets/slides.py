@@ -3,10 +3,9 @@
 import dagster as dg
 
 from stpath_assets import figures
-from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
+from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
-from stpath_assets.slides.registry import CODE_VERSION
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import SLIDES
 
@@ -14,15 +13,12 @@ from stpath_assets.tables import SLIDES
 @per_slide(
     SLIDES,
     group="slides",
-    deps=[],
-    code_version=CODE_VERSION,
     description="Checks that the scan is still there and whole, and hashes its content; registered by `stpath-assets add`.",
 )
 def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Refreshes a slide's row."""
-    with one_line_failures():
-        before = live_slide(settings, context.partition_key)
-        row = Registry(Store(settings.home)).refresh(before.slide_id)
+    with one_line_failures(), at_work(context, settings, SLIDES, context.partition_key) as before:
+        row = Registry(Store.of(settings)).refresh(before.slide_id)
         with row.open() as slide:
             thumbnail = figures.small_jpeg(slide.thumbnail(420, partly=settings.unreadable == "drop"))
     metadata = {

@@ -11,12 +11,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from stpath_assets.defs.partitions import SLIDES
-from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.defs import partitions
+from stpath_assets.errors import StpathError
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
+from stpath_assets.stages import STAGES, working
 from stpath_assets.storage import Made, Store
-from stpath_assets.tables import Table
+from stpath_assets.tables import SLIDES, Table
 
 OWNERS = ["team:pathology"]
 
@@ -31,26 +32,28 @@ def per_slide(
     table: Table,
     *,
     group: str,
-    deps: Sequence[str],
-    code_version: str,
     description: str,
     gpu: bool = False,
     slides_a_run: int = 1,
     checks: Sequence[dg.AssetCheckSpec] = (),
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """The decorator of an asset that stores one part of `table` a slide; with `slides_a_run` see `batches`."""
+    """The decorator of an asset that stores one part of `table` a slide; with `slides_a_run` see `batches`.
+
+    What it depends on and the version of its code are those of its stage.
+    """
+    stage = STAGES[table.name]
     with warnings.catch_warnings():
         # backfill_policy is called beta, to whoever loads the code location, each time.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.asset(
             name=table.name,
-            deps=list(deps),
-            partitions_def=SLIDES,
+            deps=list(stage.parents),
+            partitions_def=partitions.SLIDES,
             group_name=group,
             description=f"One row is {table.row}. {description}",
             owners=OWNERS,
             kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
-            code_version=code_version,
+            code_version=stage.code_version,
             metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
             check_specs=list(checks),
             pool=GPU_POOL if gpu else None,
@@ -87,14 +90,15 @@ def one_line_failures() -> Iterator[None]:
         raise dg.Failure(str(e), allow_retries=False) from e
 
 
-def live_slide(settings: Settings, slide_id: str) -> Registered:
-    """The slide of a partition. Raises `SlideError` for one that is not registered or not live."""
-    row = Registry(Store(settings.home)).get(slide_id)
-    if row.status != "ready":
-        raise SlideError(
-            f"{slide_id}: is {row.status} ({row.reason or 'no reason given'}); add it again to bring it back"
-        )
-    return row
+@contextmanager
+def at_work(context: dg.AssetExecutionContext, settings: Settings, table: Table, slide_id: str) -> Iterator[Registered]:
+    """Holds a slide while a stage of it is brought up to date (`stages.working`); keeps what the run asks for beside it.
+
+    Raises `SlideError` for a slide that is not registered or not live.
+    """
+    store = Store.of(settings)
+    with working(store, table.name, slide_id, context.log.info) as row:
+        yield Registry(store).keep_asked(slide_id, settings.asked) if settings.asked else row
 
 
 def result(
@@ -122,13 +126,18 @@ def metadata_of(
     metadata: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What every asset says of a slide's part: rows, place, size, notes, and what it adds. Logs the notes."""
-    store = Store(settings.home)
+    store = Store.of(settings)
     for note in made.notes:
         context.log.warning(note)
+    part = store.part(table.name, slide_id)
+    where = (
+        {}
+        if part is None or part.file is None
+        else {"dagster/uri": store.objects.where(part.file), "size_bytes": part.size_bytes}
+    )
     return {
-        "dagster/partition_row_count": store.row_count(table.name, slide_id),
-        "dagster/uri": str(store.path(table.name, slide_id)),
-        "size_bytes": store.path(table.name, slide_id).stat().st_size,
+        "dagster/partition_row_count": 1 if table is SLIDES else store.row_count(table.name, slide_id),
+        **where,
         "made": made.made,
         **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
         **(metadata or {}),

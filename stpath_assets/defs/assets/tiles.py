@@ -7,7 +7,7 @@ import dagster as dg
 
 from stpath_assets import figures
 from stpath_assets.defs.assets.batches import Results
-from stpath_assets.defs.assets.spec import live_slide, one_line_failures, per_slide, picture, result
+from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.errors import SpotsError, TilesLostError, TissueError
 from stpath_assets.evaluation import Spots, read_spots
 from stpath_assets.features import trident
@@ -16,7 +16,7 @@ from stpath_assets.slides import Registered
 from stpath_assets.storage import Store
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import TileParameters, store_tiles
-from stpath_assets.tiles.tiling import CODE_VERSION, overlay_path, tile_numbers
+from stpath_assets.tiles.tiling import overlay_path, tile_numbers
 
 COVERAGE = "covers_part_of_the_slide"
 LOST = "few_tiles_lost"
@@ -28,8 +28,6 @@ MAX_TISSUE = 0.98
 @per_slide(
     TILE_GRIDS,
     group="tiles",
-    deps=["slides"],
-    code_version=CODE_VERSION,
     description="224 px at 0.5 µm per pixel: 112 µm a side on the scan, whatever its scale.",
     checks=[
         dg.AssetCheckSpec(
@@ -46,9 +44,8 @@ MAX_TISSUE = 0.98
 )
 def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Finds tissue and lays the grid. A slide without tiles fails, and its check with it."""
-    store = Store(settings.home)
-    with one_line_failures():
-        row = live_slide(settings, context.partition_key)
+    store = Store.of(settings)
+    with one_line_failures(), at_work(context, settings, TILE_GRIDS, context.partition_key) as row:
         given = None if row.features_uri is None else trident.read(row.features_uri, row).tiles
         spots = None if given else _spots(row, settings)
         try:

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stpath_assets.errors import StorageError
-from stpath_assets.fingerprint import Fingerprint, sha256_of_file, start
+from stpath_assets.storage.fingerprint import Fingerprint, sha256_of_file, start
 from stpath_assets.tables import SCHEMA_VERSION
 
 SCALARS = (

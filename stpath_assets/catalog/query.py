@@ -1,0 +1,103 @@
+"""Reading SQL over the lake, for people: checked, locked, streamed, of today or of the past.
+
+What a statement may be is said in `guard`, what its connection may reach in `sandbox`. How the result is shown is the caller's.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from stpath_assets.catalog import sandbox
+from stpath_assets.catalog.guard import check_statement
+from stpath_assets.catalog.sandbox import Limits, Result
+from stpath_assets.errors import QueryError
+from stpath_assets.settings import Settings
+from stpath_assets.storage import Store
+from stpath_assets.storage.lake import attach, told
+
+STALE = "stale_slides"
+_NO_SNAPSHOT = re.compile(r"snapshot", re.IGNORECASE)
+
+
+@contextmanager
+def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Result]:
+    """Runs one reading SQL statement over the catalog; the result streams inside the block.
+
+    `at` is a time such as `2026-11-01` or `2026-11-01 12:00`, whose state of the tables is asked. The view `stale_slides` is
+    computed for the query that names it. Raises `QueryError` for what is no SQL, reads unknown columns, is more than one
+    statement, would write or reach outside, or goes beyond the settings' limits.
+    """
+    statement = check_statement(sql)
+    store = Store.of(settings)
+    store.open()
+    with tempfile.TemporaryDirectory(prefix="stpath-sql-") as temp:
+        connection = _attached(store, at)
+        try:
+            limits = limits_of(settings)
+            # The metadata that is attached stays readable; naming its files would let COPY write them.
+            sandbox.lock(connection, [store.place.tables_path], [], limits, Path(temp))
+            with sandbox.run(connection, statement, limits, _computed(statement, store, settings)) as result:
+                yield result
+        finally:
+            connection.close()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What a query may use, as the settings say."""
+    return Limits(settings.sql_memory, settings.sql_threads, settings.sql_seconds, settings.sql_rows)
+
+
+def _attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
+    try:
+        return attach(store.place, read_only=True, at=at)
+    except duckdb.Error as e:
+        if (
+            at is not None
+            and not isinstance(e, duckdb.IOException)
+            and (_NO_SNAPSHOT.search(str(e)) or "timestamp" in str(e))
+        ):
+            raise QueryError(
+                f"--at {at!r}: the lake keeps no state of that time; give a time like 2026-11-01 12:00"
+            ) from e
+        raise told(e, store.place) from e
+
+
+def _computed(statement: str, store: Store, settings: Settings) -> dict[str, pa.Table]:
+    """The view `stale_slides`, where a statement names it: what the stages say at this moment."""
+    if STALE not in statement.lower():
+        return {}
+    from stpath_assets.stages import Plan, stale_slides
+
+    return {STALE: stale_slides(store, Plan(settings))}
+
+
+def attach_lines(store: Store) -> str:
+    """How to open the lake from other programs: DuckDB's shell, Python, R and DBeaver."""
+    store.open()
+    home = store.place
+    metadata = f"postgres:{home.name}" if home.on_postgres else f"sqlite:{home.sqlite.absolute()}"
+    scanner = "postgres" if home.on_postgres else "sqlite"
+    sql = f"attach 'ducklake:{metadata}' as lake (data_path '{home.tables_path}', override_data_path true, read_only);"
+    return f"""-- DuckDB {duckdb.__version__}, any client; the extensions once: install ducklake; install {scanner};
+{sql}
+use lake.main;
+show tables;
+
+# Python
+import duckdb
+lake = duckdb.connect()
+lake.execute("{sql}")
+lake.sql("select * from lake.slides")
+
+# R
+con <- DBI::dbConnect(duckdb::duckdb())
+DBI::dbExecute(con, "{sql}")
+DBI::dbGetQuery(con, "select * from lake.slides")
+
+-- DBeaver: a new connection of the driver DuckDB to :memory:, and the attach line above as its bootstrap query
+"""

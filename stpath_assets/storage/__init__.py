@@ -1,0 +1,12 @@
+"""The lake: where every table of a data root is kept, and the one door to it.
+
+`Store` reads and writes tables; `atomic_file` writes any other file. `home` says where things are, `lake` speaks with DuckLake,
+`schema` makes its tables and views, `by_gene` writes and reads Parquet files, `maintenance` merges and removes them.
+"""
+
+from stpath_assets.storage.by_gene import ByGene
+from stpath_assets.storage.files import atomic_file
+from stpath_assets.storage.home import Home
+from stpath_assets.storage.store import SLIDE_ID, Made, Store
+
+__all__ = ["SLIDE_ID", "ByGene", "Home", "Made", "Store", "atomic_file"]

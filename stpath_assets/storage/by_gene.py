@@ -1,0 +1,149 @@
+"""Parts as Parquet: how rows and by-gene blocks are encoded, written with checksums, and read back.
+
+Pages carry CRCs, which every read here verifies. Files are opened and closed here, named and registered in `store`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.tables import Table
+
+FACTS = b"stpath_facts"
+FINGERPRINT = b"stpath_fingerprint"
+SUMMARY = b"stpath_summary"
+
+ROW_GROUP = 64
+"""Genes a row group in by-gene tables: a query for one gene reads little else."""
+
+
+@dataclass(frozen=True)
+class ByGene:
+    """One slide's part of a by-gene table, in memory.
+
+    `keys` holds the key columns, each of length N; `values` is (N, G) with column g for `genes[g]`.
+    """
+
+    keys: dict[str, npt.NDArray]
+    genes: list[str]
+    values: npt.NDArray
+
+
+def tables_of_blocks(
+    spec: Table,
+    slide_id: str,
+    keys: dict[str, npt.NDArray],
+    blocks: Iterable[tuple[Sequence[str], npt.NDArray]],
+    constants: Mapping[str, str],
+) -> Iterator[pa.Table]:
+    """The rows of a by-gene part, a block of genes at a time: first the keys, then a row a gene.
+
+    `blocks` are (genes, values (N, genes)), genes in ascending order over all blocks, each once.
+    """
+    n = len(next(iter(keys.values())))
+    columns = {k: pa.array([v], spec.schema.field(k).type) for k, v in keys.items()}
+    yield _complete(spec, 1, slide_id=slide_id, **constants, **columns)
+    last = ""
+    for genes, values in blocks:
+        if values.shape != (n, len(genes)):
+            raise ValueError(f"{spec.name}: block of shape {values.shape} for {n} keys and {len(genes)} genes")
+        for gene in genes:
+            if gene <= last:
+                raise ValueError(f"{spec.name}: genes out of order: {gene!r} after {last!r}")
+            last = gene
+        yield _gene_rows(spec, genes, values, slide_id=slide_id, **constants)
+
+
+def write_parquet(
+    path: Path,
+    spec: Table,
+    tables: Iterable[pa.Table],
+    fingerprint: Fingerprint | None,
+    summary: Mapping[str, Any] | None = None,
+    row_group: int = ROW_GROUP,
+) -> int:
+    """Writes rows with a table's schema and encodings; returns their number. Each table begins a row group."""
+    metadata: dict[bytes, Any] = {}
+    if fingerprint is not None:
+        metadata |= {FACTS: fingerprint.to_json(), FINGERPRINT: fingerprint.digest}
+    if summary is not None:
+        metadata[SUMMARY] = json.dumps(summary, allow_nan=False)
+    schema = spec.schema.with_metadata(metadata)
+    floats = [_leaf(f) for f in spec.schema if pa.types.is_floating(_value_type(f.type))]
+    plain = {*floats, *(_leaf(f) for f in spec.schema if spec.by_gene and f.name in (*spec.keys, spec.value))}
+    n = 0
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=[_leaf(f) for f in spec.schema if _leaf(f) not in plain],
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        write_page_index=True,
+        write_page_checksum=True,
+    ) as writer:
+        for rows in tables:
+            writer.write_table(rows.cast(schema), row_group_size=row_group if spec.by_gene else None)
+            n += rows.num_rows
+    return n
+
+
+def read_parquet(
+    source: Any, columns: list[str] | None = None, slide_id: str | None = None, filters: pc.Expression | None = None
+) -> pa.Table:
+    """Rows of a file, all or those of one slide; the CRC of every page that is read is verified."""
+    if slide_id is not None:
+        mine = pc.field("slide_id") == slide_id
+        filters = mine if filters is None else mine & filters
+    return pq.read_table(source, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True)
+
+
+def to_by_gene(spec: Table, rows: pa.Table) -> ByGene:
+    """A by-gene part from its rows: the row of the keys, and rows of genes."""
+    assert spec.value is not None
+    is_head = pc.is_null(rows["gene"])
+    head = rows.filter(is_head).slice(0, 1)
+    keys = {k: np.asarray(head[k][0].values) for k in spec.keys}
+    of_genes = rows.filter(pc.invert(is_head))
+    flat = of_genes[spec.value].combine_chunks().flatten().to_numpy()
+    n = len(next(iter(keys.values())))
+    return ByGene(keys, of_genes["gene"].to_pylist(), flat.reshape(of_genes.num_rows, n).T)
+
+
+def _value_type(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_) else type_
+
+
+def _leaf(field: pa.Field) -> str:
+    """The Parquet leaf column of a field."""
+    return field.name if field.type == _value_type(field.type) else f"{field.name}.list.element"
+
+
+def _complete(spec: Table, n: int, **columns: pa.Array | str) -> pa.Table:
+    """A table of n rows with the schema of `spec`: strings are repeated, columns not given are NULL."""
+    arrays = []
+    for field in spec.schema:
+        value = columns.get(field.name)
+        if value is None:
+            arrays.append(pa.nulls(n, field.type))
+        else:
+            arrays.append(pa.repeat(value, n) if isinstance(value, str) else value)
+    return pa.table(arrays, schema=spec.schema)
+
+
+def _gene_rows(spec: Table, genes: Sequence[str], values: npt.NDArray, **constants: str) -> pa.Table:
+    """The rows of a block of genes: `values` (N, G) becomes G lists of N."""
+    assert spec.value is not None
+    n, g = values.shape
+    type_ = spec.schema.field(spec.value).type
+    flat = pa.array(np.ascontiguousarray(values.T).reshape(-1), type_.value_type)
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(g + 1, dtype=np.int32) * n), flat)
+    return _complete(spec, g, gene=pa.array(genes, pa.string()), **{spec.value: lists}, **constants)

@@ -1,0 +1,341 @@
+"""The lake's connection: DuckLake attached in this process, transactions that are tried again, errors in one line.
+
+One DuckDB instance a process and data root; each use has a cursor, and so a transaction, of its own. What the tables are is in
+`schema`, what is written in `store`.
+"""
+
+import atexit
+import os
+import random
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from stpath_assets.errors import StorageError
+from stpath_assets.storage.extensions import OFFLINE, load_extensions
+from stpath_assets.storage.home import Home, without_secrets
+from stpath_assets.storage.locks import lock
+
+T = TypeVar("T")
+Cursor = duckdb.DuckDBPyConnection
+
+NAME = "lake"
+ATTEMPTS = 12
+BUSY_MS = 10_000
+COMMIT_WAIT_S = 120.0
+_LINE = 18_061_926
+"""Postgres's advisory lock in which writers of a lake wait."""
+
+
+_CONFLICT = re.compile(
+    r"conflict|database is locked|database schema has changed|could not serialize|deadlock|snapshot.*already exists"
+    r"|unique constraint|duplicate key",
+    re.I,
+)
+_LOST = re.compile(
+    r"server closed the connection|could not connect|connection to server|terminating connection|connection refused"
+    r"|no connection to the server|SSL connection|unable to connect to postgres",
+    re.I,
+)
+_ATTACHING = re.compile(
+    r"""\S+ Error: Failed to attach DuckLake MetaData .*? at path \+ "[^"]*"|Unable to connect to Postgres at "[^"]*": """,
+    re.I,
+)
+_DAMAGED = re.compile(r"not a database|malformed|disk image|corrupt", re.I)
+_IO = re.compile(r"disk I/O error", re.I)
+_ROOM = 2**20
+_FULL = re.compile(r"disk is full|no space left|disk full", re.I)
+_READ_ONLY = re.compile(r"read-?only|permission denied", re.I)
+
+_instances: dict[Home, "tuple[tuple[int, ...], Cursor]"] = {}
+_guard = threading.Lock()
+
+
+class Lake:
+    """The lake of a data root. Nothing is opened before the first use."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def cursor(self) -> Cursor:
+        """A cursor with the lake attached and current. Raises `StorageError` where it cannot be opened."""
+        state = _state(self.home)
+        with _guard:
+            known = _instances.get(self.home)
+            if known is None or known[0] != state or not self._answers(known[1]):
+                _forget(self.home)
+                try:
+                    connection = attach(self.home, read_only=not self.home.is_writable)
+                except duckdb.Error as e:
+                    raise told(e, self.home) from e
+                known = _instances[self.home] = (_state(self.home), connection)
+            return known[1].cursor()
+
+    @contextmanager
+    def reading(self, attempts: int = ATTEMPTS) -> Iterator[Cursor]:
+        """One snapshot of all tables. DuckDB's errors come as `StorageError`; a server that is gone is tried again."""
+        with self._opened(attempts) as cursor:
+            try:
+                cursor.begin()
+                yield cursor
+            except duckdb.Error as e:
+                raise told(e, self.home) from e
+            finally:
+                with suppress(duckdb.Error):
+                    cursor.rollback()
+
+    def _opened(self, attempts: int) -> Cursor:
+        for attempt in range(attempts):
+            try:
+                return self.cursor()
+            except StorageError as e:
+                if attempt + 1 == attempts or not self._again(e.__cause__, attempt):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _answers(self, connection: Cursor) -> bool:
+        """Whether a connection still works: a server that was started again has none of before."""
+        if not self.home.on_postgres:
+            return True
+        try:
+            with connection.cursor() as probe:
+                probe.execute(_ask("select 1"))
+        except duckdb.Error:
+            return False
+        return True
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one reading statement."""
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.reading(attempts=1) as cursor:
+                    return cursor.execute(sql, list(values)).fetchall()
+            except StorageError as e:
+                if not self._again(e.__cause__, attempt):
+                    raise
+        raise AssertionError("unreachable")
+
+    def transact(self, work: Callable[[Cursor], T]) -> T:
+        """Runs `work` in one transaction and commits it; tried again where another writer was first or the server was gone.
+
+        `work` may run more than once. Raises `StorageError`, one line; nothing is changed then.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._turn(), self.cursor() as cursor:
+                    cursor.begin()
+                    try:
+                        result = work(cursor)
+                        cursor.commit()
+                    except BaseException:
+                        with suppress(duckdb.Error):
+                            cursor.rollback()
+                        raise
+                    return result
+            except (duckdb.Error, StorageError) as e:
+                cause = e if isinstance(e, duckdb.Error) else e.__cause__
+                if self._again(cause, attempt):
+                    continue
+                if isinstance(e, StorageError):
+                    raise
+                raise told(e, self.home) from e
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps writers out while another library than DuckDB is at lake.sqlite, and closes this process's own connection first.
+
+        The two do not see each other's locks in one process, and closing a file gives up all locks that the process has on it.
+        """
+        with self._turn():
+            with _guard:
+                _forget(self.home)
+            yield
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Writers wait in line: SQLite has one at a time, and on a server two first parts of one slide would both stand."""
+        if not self.home.on_postgres:
+            with lock(self.home.root / "locks" / "commit.lock", COMMIT_WAIT_S, "the lake"):
+                yield
+            return
+        with self.cursor() as holder:
+            holder.begin()
+            try:
+                limit = f"set_config('lock_timeout', '{COMMIT_WAIT_S * 1000:.0f}', true)"
+                holder.execute(_ask(f"select {limit}, pg_advisory_xact_lock({_LINE})::text"))
+            except duckdb.Error as e:
+                if "lock timeout" not in str(e):
+                    raise
+                raise StorageError(
+                    f"{self.home.name}: another program has held it for more than {COMMIT_WAIT_S:g} s; wait for it, or end it"
+                ) from None
+            try:
+                yield
+            finally:
+                with suppress(duckdb.Error):
+                    holder.rollback()
+
+    def _again(self, error: BaseException | None, attempt: int) -> bool:
+        """Whether to try again; waits meanwhile."""
+        if not isinstance(error, duckdb.Error) or attempt + 1 == ATTEMPTS:
+            return False
+        lost = self.home.on_postgres and _LOST.search(str(error))
+        if not lost and not _CONFLICT.search(str(error)):
+            return False
+        if lost:
+            with _guard:
+                _forget(self.home)
+        time.sleep(min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1))
+        return True
+
+
+def attach(home: Home, *, read_only: bool, at: str | None = None) -> Cursor:
+    """A new DuckDB instance with the lake attached as `lake` and `lake.main` current; `at` is a time of the past.
+
+    Of a read-only root the metadata is copied first: SQLite cannot read a database in WAL mode where it cannot write.
+    """
+    # The scanner of Postgres does not work without the storage of secrets; there are none in a folder that does not exist.
+    secrets = {"allow_persistent_secrets": "true", "secret_directory": os.devnull} if home.on_postgres else {}
+    connection = duckdb.connect(config=OFFLINE | secrets)
+    try:
+        scanner = "postgres_scanner" if home.on_postgres else "sqlite_scanner"
+        load_extensions(connection, scanner, "ducklake", *(["httpfs"] if home.on_object_store else []))
+        if home.on_object_store:
+            connection.execute(_object_store_secret())
+        metadata, options = _metadata(home)
+        options |= {"data_path": quoted(home.tables_path), "override_data_path": "true"}
+        if at is not None:
+            options["snapshot_time"] = quoted(at)
+        elif read_only:
+            options["read_only"] = ""
+        said = ", ".join(f"{k} {v}".strip() for k, v in options.items())
+        connection.execute(f"attach {quoted(f'ducklake:{metadata}')} as {NAME} ({said})")
+        connection.execute(f"use {NAME}.main")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _ask(sql: str) -> str:
+    """A statement for Postgres itself, as DuckDB passes it on."""
+    return f"select * from postgres_query('__ducklake_metadata_{NAME}', {quoted(sql)})"
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def told(error: duckdb.Error, home: Home) -> StorageError:
+    """A DuckDB error as one line: what is wrong with which lake, and what to do."""
+    whole = " ".join(without_secrets(str(error)).split())
+    said = _ATTACHING.sub("", whole).strip()[:300]
+    if _IO.search(whole) and shutil.disk_usage(home.root).free < _ROOM:
+        whole += ": disk is full"  # SQLite does not say so of the files beside its database
+    for pattern, what in (
+        (_FULL, f"{home.root}: cannot be written, the disk is full; free some room and run again"),
+        (_LOST, f"{home.name}: the lake's database cannot be reached; start it, or check STPATH_LAKE ({said[:200]})"),
+        (_DAMAGED, f"{home.name}: is damaged ({said[:120]}); restore it from a backup (docs/operations.md)"),
+        (_CONFLICT, f"{home.name}: another program holds it; try again when it is done ({said[:120]})"),
+        (_READ_ONLY, f"{home.name}: cannot be written ({said[:120]}); give yourself the right to"),
+    ):
+        if pattern.search(whole):
+            return StorageError(what)
+    return StorageError(f"{home.name}: {said}")
+
+
+def _metadata(home: Home) -> tuple[str, dict[str, str]]:
+    """What DuckLake attaches to, and with which options."""
+    if home.lake is not None:
+        return f"postgres:{home.lake}", {}
+    if home.is_writable or not home.sqlite.exists():
+        return f"sqlite:{home.sqlite.absolute()}", {
+            "meta_journal_mode": "'WAL'",
+            "meta_busy_timeout": str(BUSY_MS),
+        }
+    return f"sqlite:{_copied(home.sqlite)}", {}
+
+
+def _copied(sqlite: Path) -> Path:
+    """A copy of the metadata in a private folder that goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="stpath-lake-"))
+    _copies.append(folder)
+    for _ in range(ATTEMPTS):
+        before = _stamp(sqlite)
+        for name in (sqlite.name, f"{sqlite.name}-wal"):
+            (folder / name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(sqlite.with_name(name), folder / name)
+        if _stamp(sqlite) == before:  # nobody wrote meanwhile
+            break
+    while len(_copies) > _KEPT_COPIES:
+        shutil.rmtree(_copies.pop(0), ignore_errors=True)
+    return folder / sqlite.name
+
+
+def _stamp(sqlite: Path) -> tuple[int, ...]:
+    """What changes with every commit."""
+    stamp = list[int]()
+    for name in (sqlite.name, f"{sqlite.name}-wal"):
+        with suppress(FileNotFoundError):
+            stat = sqlite.with_name(name).stat()
+            stamp += [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+    return tuple(stamp)
+
+
+_copies: list[Path] = []
+_KEPT_COPIES = 2
+"""The last one, and one that a query of another thread may still read."""
+
+
+@atexit.register
+def _remove_copies() -> None:
+    for folder in _copies:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _object_store_secret() -> str:
+    """The statement that makes the environment's AWS credentials known to DuckDB."""
+    env = os.environ
+    given = {
+        "key_id": env.get("AWS_ACCESS_KEY_ID"),
+        "secret": env.get("AWS_SECRET_ACCESS_KEY"),
+        "session_token": env.get("AWS_SESSION_TOKEN"),
+        "region": env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"),
+    }
+    said = [f"{k} {quoted(v)}" for k, v in given.items() if v]
+    endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        scheme, _, host = endpoint.rstrip("/").rpartition("://")
+        said += [f"endpoint {quoted(host)}", "url_style 'path'", f"use_ssl {'false' if scheme == 'http' else 'true'}"]
+    return f"create secret stpath_tables (type s3{''.join(f', {s}' for s in said)})"
+
+
+def _state(home: Home) -> tuple[int, ...]:
+    """What tells a lake from one made anew under the same path, and this process from its parent."""
+    if home.on_postgres:
+        return (os.getpid(),)
+    try:
+        stat = home.sqlite.stat()
+    except FileNotFoundError:
+        return (os.getpid(), 0, 0)
+    read_only = () if home.is_writable else _stamp(home.sqlite)  # a copy was read, of what may be written elsewhere
+    return (os.getpid(), stat.st_ino, stat.st_dev, *read_only)
+
+
+def _forget(home: Home) -> None:
+    """Closes a known instance; one of the parent process is left alone, its threads are not here."""
+    known = _instances.pop(home, None)
+    if known is not None and known[0][0] == os.getpid():
+        with suppress(duckdb.Error):
+            known[1].close()

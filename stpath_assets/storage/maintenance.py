@@ -1,0 +1,242 @@
+"""Keeps the lake small and fast: merges small parts, forgets old snapshots, removes files that nothing names.
+
+Parts of one slide each are right for what a run replaces and what a slide's page asks; a question of one gene over a cohort
+opens them all. So small parts of neighbouring slides are merged into files of some 64 MB, sorted by gene and then slide: such a
+question reads one row group of each. A slide's own rows are still found by the file's statistics, and a run replaces them by
+taking them out of the merged file and adding a part of its own. What was taken out of a file is written out for good at the
+next merge.
+"""
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stpath_assets.progress import track
+from stpath_assets.storage.by_gene import read_parquet, write_parquet
+from stpath_assets.storage.files import writer_is_gone
+from stpath_assets.storage.lake import COMMIT_WAIT_S, NAME, Cursor
+from stpath_assets.storage.locks import lock
+from stpath_assets.storage.store import Part, Store, add_files
+from stpath_assets.tables import TABLES, Table
+
+MERGED_BYTES = 64 * 2**20
+"""Size that merged files grow to."""
+
+SMALL_BYTES = MERGED_BYTES // 2
+"""Files of more are left alone: reading one gene of them costs no more than their share of a merged file would."""
+
+LEAST_PARTS = 8
+"""Fewer small files are not worth a merge."""
+
+GRACE = timedelta(hours=1)
+"""How long a file stays after the last snapshot that names it: a query may still read it."""
+
+ORPHAN_AGE = timedelta(days=1)
+"""Age from which on a file that the lake does not know is removed; a run may be about to register a younger one."""
+
+MERGED = "_merged"
+"""Folder of merged files; no slide_id begins so."""
+
+_WAIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What maintenance did: files merged and files that they became, snapshots forgotten, files and bytes removed."""
+
+    merged: int
+    into: int
+    expired: int
+    removed: int
+    removed_bytes: int
+
+
+def maintain(store: Store, keep: timedelta, grace: timedelta = GRACE, orphan_age: timedelta = ORPHAN_AGE) -> Maintained:
+    """Merges small parts, forgets snapshots older than `keep`, removes files that no kept snapshot names.
+
+    Runs beside readers and writers. Raises `StorageError` where another maintenance is under way.
+    """
+    store.open()
+    with lock(store.home / "locks" / "maintain.lock", _WAIT_S, "maintenance"):
+        merged, into = merge(store)
+        expired = expire(store, keep)
+        removed, size = clean(store, grace, orphan_age)
+        _forget_rows(store)
+        _shrink(store)
+    return Maintained(merged, into, expired, removed, size)
+
+
+def merge(store: Store) -> tuple[int, int]:
+    """Merges small files of each table; returns how many were merged into how many."""
+    groups = [(t, g) for t in TABLES.values() if not t.inline for g in _groups(store, t)]
+    merged = into = 0
+    for table, group in track(groups, "merging parts", len(groups)):
+        if _merge_group(store, table, group):
+            merged += len({p.file for p in group})
+            into += 1
+    return merged, into
+
+
+def expire(store: Store, keep: timedelta) -> int:
+    """Forgets snapshots older than `keep`; the last one always stays. Returns how many went."""
+    before = (datetime.now(UTC) - keep).isoformat()
+    forgotten = store.lake.transact(
+        lambda c: c.execute(
+            f"select count(*) from ducklake_expire_snapshots('{NAME}', older_than => '{before}'::timestamptz)"
+        ).fetchall()
+    )
+    return int(forgotten[0][0])
+
+
+def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, int]:
+    """Removes files that no kept snapshot names; returns how many and their bytes."""
+    sizes = {key: size for key, size, _ in store.objects.listing()}
+    until = (datetime.now(UTC) - grace).isoformat()
+    store.lake.transact(
+        lambda c: c.execute(
+            f"call ducklake_cleanup_old_files('{NAME}', older_than => '{until}'::timestamptz)"
+        ).fetchall()
+    )
+    oldest = time.time() - orphan_age.total_seconds()
+    for key, _, changed in unknown(store):
+        if changed < oldest:
+            store.objects.remove(key)
+    gone = sizes.keys() - {key for key, _, _ in store.objects.listing()}
+    return len(gone), sum(sizes[key] for key in gone)
+
+
+def unknown(store: Store) -> Iterator[tuple[str, int, float]]:
+    """Files among the tables that the lake does not name: key, bytes and time of change. Drafts under way are none."""
+    known = known_files(store)
+    for key, size, changed in store.objects.listing():
+        name = key.rpartition("/")[2]
+        being_written = name.endswith(".tmp") and writer_is_gone(store.objects.local(key)) is False
+        if key not in known and not being_written:
+            yield key, size, changed
+
+
+def known_files(store: Store) -> set[str]:
+    """The keys of all files that some kept snapshot names, or that wait to be removed."""
+    meta = f"__ducklake_metadata_{NAME}"
+    found = store.lake.rows(
+        f"with files as (select table_id, path, path_is_relative from {meta}.ducklake_data_file union all "
+        f"select table_id, path, path_is_relative from {meta}.ducklake_delete_file) "
+        "select case when f.path_is_relative then s.path || t.path || f.path else f.path end from files f "
+        f"join {meta}.ducklake_table t using (table_id) join {meta}.ducklake_schema s using (schema_id) "
+        f"union all select path from {meta}.ducklake_files_scheduled_for_deletion"
+    )
+    return {str(path).removeprefix(store.place.tables_path) for (path,) in found}
+
+
+def _groups(store: Store, table: Table) -> list[list[Part]]:
+    """Small files of neighbouring slides, each group for one merged file; a file comes with all parts that it holds."""
+    files: dict[str, list[Part]] = {}
+    for part in store.parts():
+        if part.table == table.name and part.file is not None:
+            files.setdefault(part.file, []).append(part)
+    small = [ps for ps in files.values() if (ps[0].size_bytes or 0) < SMALL_BYTES and all(map(store.is_whole, ps))]
+    groups, group, size = [], list[list[Part]](), 0
+    for parts in sorted(small, key=lambda ps: ps[0].slide_id):
+        group.append(parts)
+        size += parts[0].size_bytes or 0
+        if size >= MERGED_BYTES:
+            groups.append(group)
+            group, size = [], 0
+    groups.append(group)
+    return [[p for parts in g for p in parts] for g in groups if len(g) >= LEAST_PARTS]
+
+
+def _merge_group(store: Store, table: Table, group: Sequence[Part]) -> bool:
+    """Merges the files of some parts; False where one of them was replaced, or found damaged, meanwhile."""
+    rows = []
+    for file in dict.fromkeys(p.file for p in group):
+        mine = [p for p in group if p.file == file]
+        if any(store.verify(p) for p in mine[:1]):
+            return False
+        with store.objects.open(str(file)) as opened:
+            wanted = pc.field("slide_id").isin([p.slide_id for p in mine])
+            rows.append(read_parquet(opened, filters=wanted))
+    slides = len({p.slide_id for p in group})
+    key = f"parts/{table.name}/{MERGED}/{uuid.uuid4().hex}.parquet"
+    with store.objects.draft(key) as path:
+        write_parquet(path, table, _sorted(table, _together(table, rows)), None, row_group=max(64, slides))
+    sha256, size = store.objects.sha256(key), store.objects.size(key)
+    expected = {(p.slide_id, p.digest, p.file) for p in group}
+
+    def work(cursor: Cursor) -> bool:
+        lineage = f"{NAME}.parts.lineage"
+        marks = ", ".join("?" * len(group))
+        ids = [p.slide_id for p in group]
+        where = f"table_name = ? and slide_id in ({marks})"
+        found = cursor.execute(
+            f"select slide_id, digest, file from {lineage} where {where}", [table.name, *ids]
+        ).fetchall()
+        if set(found) != expected:
+            return False
+        cursor.execute(f"delete from {NAME}.parts.{table.name} where slide_id in ({marks})", ids)
+        add_files(cursor, table.name, [store.objects.where(key)])
+        values = [key, sha256, size, table.name, *ids]
+        cursor.execute(f"update {lineage} set file = ?, sha256 = ?, size_bytes = ? where {where}", values)
+        return True
+
+    done = store.lake.transact(work)
+    # A commit whose answer was lost is tried again, and then finds its own work.
+    if not done and key not in known_files(store):
+        store.objects.remove(key)
+    return done
+
+
+def _together(table: Table, rows: Sequence[pa.Table]) -> pa.Table:
+    """Rows of several files; columns that an earlier program did not store are NULL."""
+    together = pa.concat_tables([table.schema.empty_table(), *rows], promote_options="default")
+    return together.select(table.schema.names)
+
+
+def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows in the order of a merged file: of by-gene tables the keys of all slides, then gene by gene."""
+    if not table.by_gene:
+        keys = (
+            [("gene", "ascending"), ("slide_id", "ascending")]
+            if "gene" in rows.column_names
+            else [("slide_id", "ascending")]
+        )
+        yield rows.take(pc.sort_indices(rows, sort_keys=keys))
+        return
+    is_head = pc.is_null(rows["gene"])
+    yield rows.filter(is_head).sort_by("slide_id")
+    of_genes = rows.filter(pc.invert(is_head))
+    yield of_genes.take(pc.sort_indices(of_genes, sort_keys=[("gene", "ascending"), ("slide_id", "ascending")]))
+
+
+def _forget_rows(store: Store) -> None:
+    """Removes rows in the metadata that no kept snapshot sees; DuckLake itself never does."""
+    meta = f"__ducklake_metadata_{NAME}"
+
+    def work(cursor: Cursor) -> None:
+        oldest = cursor.execute(f"select min(snapshot_id) from {meta}.ducklake_snapshot").fetchall()[0][0]
+        for (table,) in cursor.execute(f"select table_name from {meta}.ducklake_inlined_data_tables").fetchall():
+            cursor.execute(f"delete from {meta}.{table} where end_snapshot <= {oldest}")
+
+    store.lake.transact(work)
+
+
+def _shrink(store: Store) -> None:
+    """Gives the room of forgotten snapshots in lake.sqlite back, where nobody else is at it.
+
+    Python's SQLite and DuckDB's do not see each other's locks in one process: no commit may be under way.
+    """
+    if store.place.on_postgres:
+        return
+    turn = lock(store.home / "locks" / "commit.lock", COMMIT_WAIT_S, "the lake")
+    with turn, suppress(sqlite3.OperationalError), closing(sqlite3.connect(store.place.sqlite, timeout=1)) as database:
+        free, pages = (database.execute(f"pragma {p}").fetchone()[0] for p in ("freelist_count", "page_count"))
+        if free > pages // 4:
+            database.execute("vacuum")
+        database.execute("pragma wal_checkpoint(truncate)")

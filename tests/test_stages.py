@@ -1,0 +1,214 @@
+"""One notion of "up to date": what `stages` says is what is stored, what `status` shows and what SQL answers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from stpath_assets.cli import main
+from stpath_assets.settings import load_settings
+from stpath_assets.slides import Registry
+from stpath_assets.stages import STAGES, Plan, Survey, differences, told
+from stpath_assets.storage import Store
+from stpath_assets.storage.fingerprint import start
+from tests.asked import ask
+from tests.conftest import tissue_image, write_tiff
+
+
+def sa(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def write_spots(folder: Path, name: str, count: int = 3, x: int = 800) -> Path:
+    path = folder / f"{name}_counts.tsv"
+    path.write_text(f"\tEPCAM\tVIM\n1x1\t{count}\t0\n2x1\t0\t4\n3x1\t2\t5\n4x1\t7\t1\n")
+    rows = "".join(f"{i}\t1\t{i}\t1\t{x + 60 * i}\t600\t1\n" for i in range(1, 5))
+    (folder / f"{name}_selection.tsv").write_text("x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n" + rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one slide with spots, and its data root brought up to date. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("made")
+    home = folder / "home"
+    scan = write_tiff(folder / "a.tif", tissue_image())
+    spots = write_spots(folder, "a")
+    assert sa("add", scan, "--home", home, "--organ", "Breast", "--tech", "Visium", "--spots", spots).exit_code == 0
+    ran = sa("run", "--home", home, "--encoder", "demo", "--genes", "EPCAM,VIM")
+    assert ran.exit_code == 0, ran.stderr
+    return folder
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data root of a copy of `made`, whose scan and spots are those of the copy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    home = tmp_path / "home"
+    columns = ", ".join(f"{c} = replace({c}, ?, ?)" for c in ("uri", "spots_uri"))
+    paths = [str(made), str(tmp_path)] * 2
+    Store(home).lake.transact(lambda c: c.execute(f"update lake.parts.slides set {columns}", paths))
+    return home
+
+
+def status(home: Path) -> dict[str, str]:
+    ran = sa("status", "--home", home, "--json")
+    assert ran.exit_code == 0, ran.stderr
+    return dict(json.loads(ran.stdout)[0])
+
+
+def states(home: Path) -> dict[str, str]:
+    return {k: v.split(":")[0] for k, v in status(home).items() if k in STAGES}
+
+
+CURRENT = dict.fromkeys(STAGES, "current")
+
+
+def test_after_a_run_all_is_current_and_what_is_stored_is_what_is_expected(home: Path) -> None:
+    assert states(home) == CURRENT
+    store = Store(home)
+    row, plan = Registry(store).get("a"), Plan(load_settings(home))
+    for stage in list(STAGES)[1:]:
+        assert store.require(stage, "a").facts == plan.expected(stage, row).facts
+    assert ask(home, "select * from stale_slides") == []
+
+
+Change = Callable[[Path, pytest.MonkeyPatch], None]
+CHANGES: dict[str, tuple[Change, set[str], str]] = {
+    "organ": (
+        lambda home, _: sa("add", home.parent / "a.tif", "--home", home, "--organ", "Lung") and None,
+        {"stpath_predictions", "evaluation_metrics"}, "organ Breast → Lung",
+    ),
+    "panel": (
+        lambda home, patch: patch.setenv("STPATH_GENES", "EPCAM"),
+        {"stpath_predictions", "evaluation_metrics"}, "genes EPCAM,VIM → EPCAM",
+    ),
+    "stride": (
+        lambda home, patch: patch.setenv("STPATH_STRIDE", "0.5"),
+        {"tile_grids", "gigapath_features", "stpath_predictions", "evaluation_metrics"}, "tile_stride 1.0 → 0.5",
+    ),
+    "min_tissue": (
+        lambda home, patch: patch.setenv("STPATH_MIN_TISSUE", "0.75"),
+        {"tile_grids", "gigapath_features", "stpath_predictions", "evaluation_metrics"}, "min_tissue 0.25 → 0.75",
+    ),
+    "spots": (
+        lambda home, _: write_spots(home.parent, "a", count=9) and None,
+        {"spot_expression", "evaluation_metrics"}, "spots_sha256 ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_changes_is_outdated_until_the_next_run(home: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    change, touched, says = CHANGES[what]
+    change(home, monkeypatch)
+    assert states(home) == {**CURRENT, **dict.fromkeys(touched, "outdated")}
+    assert all(says in v for k, v in status(home).items() if k in touched)
+    stale = ask(home, "select distinct stage, state from stale_slides")
+    assert set(stale) == {(stage, "outdated") for stage in touched}
+    field = says.split()[0]
+    assert {f for (f,) in ask(home, "select distinct field from stale_slides")} == {field}
+    assert sa("run", "--home", home).exit_code == 0
+    assert states(home) == CURRENT
+
+
+def test_spots_that_cannot_be_read_are_failed_not_current(home: Path) -> None:
+    spots = home.parent / "a_counts.tsv"
+    spots.write_text("nonsense")
+    assert states(home)["spot_expression"] == "outdated"
+    assert sa("run", "--home", home).exit_code == 1
+    found = status(home)
+    assert found["spot_expression"].startswith("failed: ")
+    assert "a_counts.tsv" in found["spot_expression"]
+    spots.unlink()
+    assert status(home)["spot_expression"].startswith("failed: ")
+    write_spots(home.parent, "a")
+    assert sa("run", "--home", home).exit_code == 0
+    assert states(home) == CURRENT
+    assert ask(home, "select * from failures") == []
+
+
+def test_a_scan_that_is_gone_or_replaced_is_said(home: Path) -> None:
+    scan = home.parent / "a.tif"
+    scan.write_bytes(scan.read_bytes() + b"x")
+    assert states(home)["slides"] == "replaced"
+    scan.unlink()
+    assert states(home) == {**CURRENT, "slides": "gone"}
+
+
+def test_a_slide_without_spots_has_nothing_to_do_there(home: Path) -> None:
+    assert sa("add", home.parent / "a.tif", "--home", home, "--spots", "none").exit_code == 0
+    nothing = {"spot_expression": "–", "evaluation_metrics": "–"}
+    assert states(home) == {**CURRENT, **nothing}
+    assert sa("run", "--home", home).exit_code == 0
+    assert ask(home, "select count(*) from spot_expression") == [(0,)]
+    assert ask(home, "select count(*) from evaluation_metrics") == [(0,)]
+
+
+def test_a_part_deleted_by_hand_is_made_again(home: Path) -> None:
+    Store(home).path("stpath_predictions", "a").unlink()
+    assert states(home) == {**CURRENT, "stpath_predictions": "failed"}
+    assert sa("run", "--home", home).exit_code == 0
+    assert states(home) == CURRENT
+
+
+def test_what_a_run_was_asked_for_holds_until_something_else_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sa("run", "--home", home).exit_code == 0
+    assert ask(home, "select distinct gene from stpath_predictions order by 1") == [("EPCAM",), ("VIM",)]
+    assert sa("run", "--home", home, "--genes", "VIM").exit_code == 0
+    assert states(home) == CURRENT
+    (home / "settings.toml").write_text('genes = "EPCAM"\n')
+    assert states(home)["stpath_predictions"] == "outdated"
+
+
+def test_status_fetches_nothing_and_says_what_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STPATH_ENCODER", "gigapath")
+    found = status(home)
+    assert found["tile_grids"] == "current"
+    assert "is not on this machine" in found["gigapath_features"]
+
+
+def test_a_retired_slide_is_shown_and_not_looked_at(home: Path) -> None:
+    sa("retire", "a", "--home", home)
+    assert status(home) == {"slide": "a", "status": "retired"}
+    survey = Survey(Store(home), Plan(load_settings(home)))
+    assert [r.slide_id for r in survey.rows] == ["a"]
+
+
+def test_the_graph_is_in_the_order_of_the_data() -> None:
+    seen: set[str] = set()
+    for stage in STAGES.values():
+        assert set(stage.parents) <= seen
+        seen.add(stage.name)
+
+
+def test_differences_are_told_shortly() -> None:
+    was = start(slide_sha256="0" * 64, genes=["A"], organ=None, x=1)
+    now = start(slide_sha256="1" * 64, genes=list("ABCD"), organ="Lung", x=1, y=2)
+    assert [d[0] for d in differences(was, now)] == ["genes", "organ", "slide_sha256", "y"]
+    assert (
+        told(differences(was, now))
+        == "genes A → 4 values, organ none → Lung, slide_sha256 00000000… → 11111111…, 1 more"
+    )
+
+
+def test_status_of_a_root_that_is_not_there(tmp_path: Path) -> None:
+    for command in (
+        ["status"],
+        ["sql", "select 1"],
+        ["export", "a", "--to", "h5ad", "--out", "x.h5ad"],
+        ["run"],
+        ["maintain"],
+    ):
+        ran = sa(*command, "--home", tmp_path / "nowhere")
+        assert ran.exit_code == 1
+        assert "no such data root" in ran.stderr
+        assert not (tmp_path / "nowhere").exists()
+    assert sa("doctor", "--home", tmp_path / "nowhere").exit_code == 1
+    assert not (tmp_path / "nowhere").exists()
