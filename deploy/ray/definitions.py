@@ -7,7 +7,7 @@ from dagster_ray import ray_executor
 
 from stpath_assets import definitions as local
 
-_INHERITED = ["STPATH_HOME", "STPATH_RAY_ADDRESS", "STPATH_ENCODER", "DAGSTER_HOME"]
+_INHERITED = ["STPATH_HOME", "STPATH_LAKE", "STPATH_TABLES", "STPATH_RAY_ADDRESS", "STPATH_ENCODER", "DAGSTER_HOME"]
 
 _on_ray = ray_executor.configured(
     {
@@ -18,4 +18,10 @@ _on_ray = ray_executor.configured(
     }
 )
 
-defs = dg.Definitions(assets=local.defs.assets, jobs=local.defs.jobs, resources=local.defs.resources, executor=_on_ray)
+defs = dg.Definitions(
+    assets=local.defs.assets,
+    jobs=local.defs.jobs,
+    schedules=local.defs.schedules,
+    resources=local.defs.resources,
+    executor=_on_ray,
+)
