@@ -105,9 +105,14 @@ def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, i
         ).fetchall()
     )
     oldest = time.time() - orphan_age.total_seconds()
-    for key, _, changed in unknown(store):
-        if changed < oldest:
-            store.objects.remove(key)
+
+    def remove_orphans(_cursor: Cursor) -> None:
+        # In a writer's turn: nobody registers a file between the look and its removal.
+        for key, _, changed in list(unknown(store)):
+            if changed < oldest:
+                store.objects.remove(key)
+
+    store.lake.transact(remove_orphans)
     gone = sizes.keys() - {key for key, _, _ in store.objects.listing()}
     return len(gone), sum(sizes[key] for key in gone)
 

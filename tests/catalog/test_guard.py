@@ -326,6 +326,7 @@ def test_a_locked_connection_alone_still_copies_into_its_folders(lab: Lab) -> No
     path = lab.root / "tables" / "left.csv"
     with lab.open() as connection:
         connection.execute(f"copy (select 1) to '{path}'")
+    assert path.read_text().split() == ["1", "1"]
     path.unlink()
 
 
