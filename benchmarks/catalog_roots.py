@@ -29,12 +29,12 @@ from stpath_assets.storage import Store
 from stpath_assets.storage.by_gene import tables_of_blocks, write_parquet
 from stpath_assets.storage.fingerprint import Fingerprint, sha256_of_file
 from stpath_assets.storage.lake import Cursor
-from stpath_assets.storage.store import add_files, insert_rows, part_key
+from stpath_assets.storage.part import part_key
+from stpath_assets.storage.stage import add_files, add_lineage, insert_rows
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
-    LINEAGE,
     SLIDES,
     SPOT_EXPRESSION,
     STPATH_PREDICTIONS,
@@ -51,6 +51,7 @@ SCORED = 4
 _FEATURES = 4  # tiles whose features are stored: a slide's would be 2.4 MB
 _SIDE_PX = 224.0
 _SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+_Lines = list[tuple[dict[str, Any], Fingerprint]]
 _Values = npt.NDArray[np.float32]
 
 
@@ -126,11 +127,11 @@ class Roots:
             mpp_x=0.5, mpp_y=0.5, modified_ns=stat.st_mtime_ns,
         )  # fmt: skip
 
-    def _write(self, batch: Sequence[int]) -> list[dict[str, Any]]:
-        """Writes the parts of some slides; returns their rows of `lineage`."""
+    def _write(self, batch: Sequence[int]) -> _Lines:
+        """Writes the parts of some slides; returns their rows of `lineage`, each with its fingerprint."""
         return [line for index in batch for line in self._write_slide(index)]
 
-    def _write_slide(self, index: int) -> Iterator[dict[str, Any]]:
+    def _write_slide(self, index: int) -> Iterator[tuple[dict[str, Any], Fingerprint]]:
         row, place = self._row(index), self.store(self.sizes[-1]).objects
         for stage in list(STAGES)[1:]:
             fingerprint = self._plan.expected(stage, row)
@@ -147,9 +148,9 @@ class Roots:
                     write_parquet(path, spec, rows, fingerprint, None)
                     line |= {"file": key, "sha256": sha256_of_file(path), "size_bytes": path.stat().st_size}
                     line["row_count"] = _row_count(table, rows)
-                yield line
+                yield line, fingerprint
 
-    def _register(self, store: Store, batch: Sequence[int], lineage: list[dict[str, Any]]) -> None:
+    def _register(self, store: Store, batch: Sequence[int], lineage: _Lines) -> None:
         slides = pa.Table.from_pylist(
             [{**row.__dict__, "warnings": []} for row in map(self._row, batch)], SLIDES.schema
         )
@@ -159,10 +160,10 @@ class Roots:
             insert_rows(cursor, SLIDES, slides)
             insert_rows(cursor, GIGAPATH_THROUGHPUT, throughput)
             for table in TABLES:
-                files = [store.objects.where(p["file"]) for p in lineage if p["table_name"] == table and p["file"]]
+                files = [store.objects.where(p["file"]) for p, _ in lineage if p["table_name"] == table and p["file"]]
                 if files:
                     add_files(cursor, table, files)
-            insert_rows(cursor, LINEAGE, pa.Table.from_pylist(lineage, LINEAGE.schema))
+            add_lineage(cursor, [row for row, _ in lineage], [f for _, f in lineage])
 
         store.lake.transact(work)
 
@@ -248,7 +249,7 @@ def _row_count(table: str, rows: list[pa.Table]) -> int:
 def _line(slide_id: str, table: str, fingerprint: Fingerprint) -> dict[str, Any]:
     return {
         "slide_id": slide_id, "table_name": table, "digest": fingerprint.digest, "file": None, "sha256": None,
-        "size_bytes": None, "row_count": 1, "made_at": _SINCE, "damaged": None, "summary": None, "facts": fingerprint.to_json(),
+        "size_bytes": None, "row_count": 1, "made_at": _SINCE, "damaged": None, "summary": None,
     }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
 from stpath_assets.storage.locks import SLIDE_WAIT_S, lock
-from stpath_assets.storage.store import Part
+from stpath_assets.storage.part import Part
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     FAILURES,
@@ -93,7 +93,8 @@ class Plan:
         self.settings = settings
         self._encoders: dict[str, dict[str, str] | StpathError] = {}
         self._models: dict[tuple[str, str], tuple[dict[str, str], list[str] | None] | StpathError] = {}
-        self._done: dict[tuple[str, str], Fingerprint | StpathError | None] = {}
+        self._row: Registered | None = None
+        self._done: dict[str, Fingerprint | StpathError | None] = {}
         self._settings: dict[tuple[str | None, str | None], Settings] = {}
         self._tiles: dict[tuple[str | None, str | None], TileParameters] = {}
 
@@ -102,10 +103,11 @@ class Plan:
 
         Raises `StpathError` where that cannot be told.
         """
-        key = (stage, row.slide_id)
-        if key not in self._done:
-            self._done[key] = _outcome(lambda: STAGES[stage].expected(self, row))
-        return _raised(self._done[key])
+        if row is not self._row:  # a stage asks for its parents; no other slide's are needed again
+            self._row, self._done = row, {}
+        if stage not in self._done:
+            self._done[stage] = _outcome(lambda: STAGES[stage].expected(self, row))
+        return _raised(self._done[stage])
 
     def require(self, stage: str, row: Registered) -> Fingerprint:
         """As `expected`, of a stage that every slide has."""
@@ -260,7 +262,7 @@ class Survey:
         self.rows = Registry(store).all()
         self.parts = {(p.table, p.slide_id): p for p in store.parts()}
         self.failures = _failures(store)
-        self._facts: dict[str, dict[str, Fingerprint]] = {}
+        self._facts: dict[str, dict[str, str]] = {}
 
     def state(self, stage: str, row: Registered) -> State:
         """How a slide's stage stands, and why."""
@@ -287,7 +289,7 @@ class Survey:
         """What a part was made from; the facts of a whole table are read with the first that is asked for."""
         if stage not in self._facts:
             self._facts[stage] = self.store.facts(stage)
-        return self._facts[stage].get(slide_id, Fingerprint({}))
+        return Fingerprint(json.loads(self._facts[stage].get(slide_id, "{}")))
 
 
 def _broken(part: Part) -> str:

@@ -23,7 +23,7 @@ class Table:
     rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the
     part's keys (tiles or spots); each further row is a gene with its values in the same order. A part
     therefore explains itself, whatever happens to the table its keys came from. `asset` names the asset that
-    writes the table, where it has none of its own.
+    writes the table, where it has none of its own. `looked_up` are columns of the view that `fingerprints` has.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Table:
     value: str | None = None
     asset: str | None = None
     inline: bool = False
+    looked_up: tuple[pa.Field, ...] = ()
 
     @property
     def by_gene(self) -> bool:
@@ -42,7 +43,8 @@ class Table:
     def view_columns(self) -> list[pa.Field]:
         """The columns of the table's view: the stored ones, lists of a by-gene table as their elements."""
         lists = {*self.keys, self.value} if self.by_gene else set()
-        return [f.with_type(f.type.value_type) if f.name in lists else f for f in self.schema]
+        stored = [f.with_type(f.type.value_type) if f.name in lists else f for f in self.schema]
+        return [*stored, *self.looked_up]
 
 
 _SLIDE_ID = _column("slide_id", pa.string(), "slide, unique in the data root")
@@ -260,6 +262,15 @@ EVALUATION_METRICS = Table(
     ),
 )
 
+_FACTS = _column("facts", pa.string(), "JSON: everything that the part was made from")
+
+FINGERPRINTS = Table(
+    "fingerprints",
+    "a fingerprint: what parts of its digest were made from",
+    pa.schema([_column("digest", pa.string(), "SHA-256 of `facts`"), _FACTS]),
+    inline=True,
+)
+
 LINEAGE = Table(
     "lineage",
     "a stored part: one slide's rows of one table, and what they were made from",
@@ -267,7 +278,7 @@ LINEAGE = Table(
         [
             _SLIDE_ID,
             _column("table_name", pa.string(), "table that the part belongs to"),
-            _column("digest", pa.string(), "SHA-256 of `facts`: the part's fingerprint"),
+            _column("digest", pa.string(), "the part's fingerprint"),
             _column(
                 "file",
                 pa.string(),
@@ -280,10 +291,10 @@ LINEAGE = Table(
             _column("made_at", pa.timestamp("us", tz="UTC"), "when the part was stored"),
             _column("damaged", pa.string(), "what was found wrong with the file, if anything", nullable=True),
             _column("summary", pa.string(), "JSON: how the rows came about, such as tiles dropped", nullable=True),
-            _column("facts", pa.string(), "JSON: everything that the part was made from"),
         ]
     ),
     inline=True,
+    looked_up=(_FACTS,),
 )
 
 FAILURES = Table(
@@ -311,9 +322,13 @@ TABLES: dict[str, Table] = {
         SPOT_EXPRESSION,
         EVALUATION_METRICS,
         LINEAGE,
+        FINGERPRINTS,
         FAILURES,
     )
 }
+
+PART_TABLES = frozenset(TABLES) - {SLIDES.name, LINEAGE.name, FINGERPRINTS.name, FAILURES.name}
+"""The tables of slides' parts; the others say what there is of them."""
 
 
 def to_markdown() -> str:

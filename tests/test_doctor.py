@@ -27,7 +27,7 @@ from stpath_assets.features.parts import Parts
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Home, Store
-from stpath_assets.storage.store import add_files
+from stpath_assets.storage.stage import add_files
 from stpath_assets.tiles import TileParameters, store_tiles
 from tests.conftest import tissue_image, write_tiff
 from tests.features.test_gigapath import SMALL, small_model

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-from scipy import sparse
+import scipy
 
 from stpath_assets.errors import SpotsError
 
@@ -44,7 +44,7 @@ class Measured:
     spot_ids: list[str]
     xy_px: npt.NDArray[np.float64]
     genes: list[str]
-    counts: sparse.csr_matrix
+    counts: "scipy.sparse.csr_matrix"
     notes: list[str] = field(default_factory=list)
     spot_diameter_px: float | None = None
     held_in: str = ""
@@ -175,7 +175,7 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
     return table[name]
 
 
-def _counts_table(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix]:
+def _counts_table(path: Path) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
     """Row names, genes and counts of a tab-separated table, made sparse by row: dense, it may not fit."""
     spot_ids: list[str] = []
     columns: list[npt.NDArray] = []
@@ -203,7 +203,7 @@ def _counts_table(path: Path) -> tuple[list[str], list[str], sparse.csr_matrix]:
         )
     ends = np.cumsum([0, *map(len, columns)])
     counts = (np.concatenate(values), np.concatenate(columns), ends)
-    return spot_ids, header[1:], sparse.csr_matrix(counts, (len(spot_ids), width))
+    return spot_ids, header[1:], scipy.sparse.csr_matrix(counts, (len(spot_ids), width))
 
 
 def _row(cells: str, path: Path, spot_id: str) -> npt.NDArray[np.float64]:
@@ -223,7 +223,7 @@ def _array_position(spot_id: str, path: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _h5ad_counts(data: Any, path: Path) -> tuple[str, sparse.csr_matrix, list[str]]:
+def _h5ad_counts(data: Any, path: Path) -> tuple[str, "scipy.sparse.csr_matrix", list[str]]:
     """Where the counts stand, the counts, and their genes; the first candidate if none holds counts."""
     if "counts" in data.layers:
         candidates = [("layers['counts']", data.layers["counts"], data.var_names)]
@@ -233,21 +233,21 @@ def _h5ad_counts(data: Any, path: Path) -> tuple[str, sparse.csr_matrix, list[st
     if not candidates:
         raise SpotsError(f"{path}: holds no counts; put raw counts into layers['counts']")
     matrices = [
-        (where, sparse.csr_matrix(_sound(matrix)), list(map(str, names))) for where, matrix, names in candidates
+        (where, scipy.sparse.csr_matrix(_sound(matrix)), list(map(str, names))) for where, matrix, names in candidates
     ]
     return next((m for m in matrices if are_counts(m[1].data).all()), matrices[0])
 
 
 def _sound(matrix: Any) -> Any:
     """The matrix, if the arrays of a sparse one fit each other: scipy would read beyond them and end the process."""
-    if sparse.issparse(matrix):
+    if scipy.sparse.issparse(matrix):
         if (np.diff(matrix.indptr) < 0).any():  # not looked at by scipy's own check where the last pointer is 0
             raise ValueError("pointers of the sparse matrix do not ascend")
         matrix.check_format(full_check=True)
     return matrix
 
 
-def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], sparse.csr_matrix]:
+def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
     """Barcodes, genes and counts (barcodes, genes) of a 10x feature matrix, other features left out."""
     hdf5 = next((path for name, path in files.items() if name.endswith(".h5")), None)
     path = hdf5 or next(path for name, path in files.items() if name.endswith(".mtx.gz"))
@@ -261,7 +261,7 @@ def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], spars
     return barcodes, [symbols[i] for i in genes], counts[:, genes]
 
 
-def _matrix_hdf5(path: Path) -> tuple[list[str], list[str], list[str], sparse.csr_matrix]:
+def _matrix_hdf5(path: Path) -> tuple[list[str], list[str], list[str], "scipy.sparse.csr_matrix"]:
     import h5py
 
     with h5py.File(path, "r") as f:
@@ -273,10 +273,10 @@ def _matrix_hdf5(path: Path) -> tuple[list[str], list[str], list[str], sparse.cs
         n_features, n_barcodes = matrix["shape"][:]
         parts = (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:])
     # Columns of the stored matrix are barcodes: read as rows, it is its transpose.
-    return barcodes, symbols, kinds, _sound(sparse.csr_matrix(parts, shape=(n_barcodes, n_features)))
+    return barcodes, symbols, kinds, _sound(scipy.sparse.csr_matrix(parts, shape=(n_barcodes, n_features)))
 
 
-def _matrix_folder(folder: Path) -> tuple[list[str], list[str], list[str], sparse.csr_matrix]:
+def _matrix_folder(folder: Path) -> tuple[list[str], list[str], list[str], "scipy.sparse.csr_matrix"]:
     barcodes, features = (
         gzip.decompress((folder / f"{name}.tsv.gz").read_bytes()).decode().splitlines()
         for name in ("barcodes", "features")
@@ -285,7 +285,7 @@ def _matrix_folder(folder: Path) -> tuple[list[str], list[str], list[str], spars
     return barcodes, [c[1] for c in cells], [c[2] for c in cells], _matrix_market(folder / "matrix.mtx.gz")
 
 
-def _matrix_market(path: Path) -> sparse.csr_matrix:
+def _matrix_market(path: Path) -> "scipy.sparse.csr_matrix":
     """Counts (barcodes, features) of a Matrix Market file; scipy's reader ends the process on some damaged ones."""
     with gzip.open(path) as f:
         if not re.match(rb"%%MatrixMarket matrix coordinate (integer|real) general\s", f.readline()):
@@ -297,7 +297,7 @@ def _matrix_market(path: Path) -> sparse.csr_matrix:
         raise ValueError(f"{len(entries)} entries where its header says {n_entries}")
     feature, barcode = (entries[name].cast(pa.int64()).to_numpy() - 1 for name in ("feature", "barcode"))
     counts = entries["count"].cast(pa.float64()).to_numpy()
-    return sparse.csr_matrix((counts, (barcode, feature)), shape=(n_barcodes, n_features))
+    return scipy.sparse.csr_matrix((counts, (barcode, feature)), shape=(n_barcodes, n_features))
 
 
 def _visium_positions(path: Path) -> pa.Table:

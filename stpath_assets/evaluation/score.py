@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import sparse
-from scipy.spatial import cKDTree
+import scipy
 
 from stpath_assets.tables import EVALUATION_METRICS
 
@@ -27,7 +26,7 @@ _BLOCK = 512  # genes scored at a time, so that memory does not grow with the pa
 _SCORES = ("pearson_r", "pearson_low", "pearson_high", "r2", "mse")
 _Z_95 = NormalDist().inv_cdf(0.975)
 
-Counts: TypeAlias = npt.NDArray | sparse.csr_matrix | sparse.csc_matrix
+Counts: TypeAlias = "npt.NDArray | scipy.sparse.csr_matrix | scipy.sparse.csc_matrix"
 
 
 def pair(
@@ -43,7 +42,7 @@ def pair(
     spot_xy_px, tile_xy_px = (np.asarray(xy, np.float64).reshape(-1, 2) for xy in (spot_xy_px, tile_xy_px))
     if not len(spot_xy_px) or not len(tile_xy_px):
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    tree = cKDTree(tile_xy_px)
+    tree = scipy.spatial.cKDTree(tile_xy_px)
     distance, nearest = map(np.asarray, tree.query(spot_xy_px))
     spots = np.flatnonzero(distance <= side_px / math.sqrt(2) * _TIE)
     ties = tree.query_ball_point(spot_xy_px[spots], distance[spots] * _TIE)
@@ -103,12 +102,14 @@ def metrics_table(
     columns = {gene: i for i, gene in enumerate(measured_genes)}
     shared = [(i, columns[gene]) for i, gene in enumerate(genes) if gene in columns]
     missing = [gene for gene in genes if gene not in columns]
-    counts: Any = sparse.csc_matrix(measured_counts) if sparse.issparse(measured_counts) else measured_counts
+    counts: Any = (
+        scipy.sparse.csc_matrix(measured_counts) if scipy.sparse.issparse(measured_counts) else measured_counts
+    )
     blocks = [empty_metrics()]
     for start in range(0, len(shared) if predicted.shape[0] else 0, _BLOCK):
         of_predicted, of_measured = map(list, zip(*shared[start : start + _BLOCK], strict=True))
         block = counts[:, of_measured]
-        scores = score(predicted[:, of_predicted], block.toarray() if sparse.issparse(block) else block)
+        scores = score(predicted[:, of_predicted], block.toarray() if scipy.sparse.issparse(block) else block)
         n = len(of_predicted)
         rows = {
             "slide_id": [slide_id] * n,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 from stpath_assets import hashes
 from stpath_assets.errors import SpotsError, StorageError
@@ -49,7 +49,7 @@ class Spots:
     spot_ids: list[str]
     xy_px: npt.NDArray[np.float64]
     genes: list[str]
-    counts: sparse.csc_matrix
+    counts: "scipy.sparse.csc_matrix"
     source: str
     notes: list[str] = field(default_factory=list)
     spot_diameter_px: float | None = None
@@ -69,7 +69,7 @@ def read_spots(path: Path) -> Spots:
     _check_positions(measured, next((f for name, f in found.files.items() if _HOLDS_POSITIONS.search(name)), file))
     _check_counts(measured, file)
     columns, notes = _one_column_a_gene(measured, file)
-    counts = sparse.csc_matrix(measured.counts[:, columns], dtype=np.int32)
+    counts = scipy.sparse.csc_matrix(measured.counts[:, columns], dtype=np.int32)
     counts.sum_duplicates()
     counts.eliminate_zeros()
     return Spots(

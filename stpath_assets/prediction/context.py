@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+import scipy
 
 from stpath_assets.errors import SpotsError
 
@@ -59,7 +59,7 @@ class Context:
 
     def columns(
         self, vocabulary: "Vocabulary", n: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], sparse.csc_array] | None:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], "scipy.sparse.csc_array"] | None:
         """Indices (M,), the gene columns (U,) that are known, and float32 log1p counts (M, U) of each; None if no gene is
         known.
 
@@ -82,10 +82,10 @@ class Context:
         logs = np.log1p(coo.data).astype(np.float32)
         return indices, columns, _largest(coo.row, place[coo.col], logs, (len(indices), len(columns)))
 
-    def _checked(self, n: int) -> tuple[npt.NDArray[np.int64], sparse.csc_array]:
+    def _checked(self, n: int) -> tuple[npt.NDArray[np.int64], "scipy.sparse.csc_array"]:
         indices = np.asarray(self.indices)
         try:
-            counts = sparse.csc_array(self.counts, dtype=np.float64)
+            counts = scipy.sparse.csc_array(self.counts, dtype=np.float64)
         except (TypeError, ValueError) as e:
             raise SpotsError(f"context: counts are no matrix of numbers ({e}); give raw counts, spots by genes") from e
         if not counts.has_canonical_format:  # several entries at one place mean their sum
@@ -112,13 +112,15 @@ class Context:
 
 def _rows(counts: Any, indices: npt.NDArray) -> Any:
     """Some rows of counts, dense or sparse of any format."""
-    return counts.tocsr()[indices] if sparse.issparse(counts) else np.asarray(counts)[indices]
+    return counts.tocsr()[indices] if scipy.sparse.issparse(counts) else np.asarray(counts)[indices]
 
 
-def _largest(row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]) -> sparse.csc_array:
+def _largest(
+    row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]
+) -> "scipy.sparse.csc_array":
     """A sparse matrix from triplets; of several at one place, the largest."""
     order = np.lexsort((values, row, column))
     row, column, values = row[order], column[order], values[order]
     last = np.ones(len(row), bool)
     last[:-1] = (row[1:] != row[:-1]) | (column[1:] != column[:-1])
-    return sparse.csc_array((values[last], (row[last], column[last])), shape=shape)
+    return scipy.sparse.csc_array((values[last], (row[last], column[last])), shape=shape)

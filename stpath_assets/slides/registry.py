@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from stpath_assets.storage import SLIDE_ID, Store, fingerprint
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME, Cursor
 from stpath_assets.storage.locks import lock
-from stpath_assets.storage.store import insert_rows
+from stpath_assets.storage.part import OF_SLIDE
+from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import SLIDES
 
 CODE_VERSION = "2"
@@ -42,6 +43,8 @@ NONE = "none"
 
 FROM_FILE = "file"
 """In place of a scale: that of the file, whatever a user said before."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -192,13 +195,12 @@ class Registry:
         self.store.create()
         found = _look(source, mpp, self._guess(source, slide_id))
         with self._lock():
-            before = self._same(source, str(found["sha256"]), slide_id)
-            id_ = before.slide_id if before else self._new_id(source, str(found["sha256"]), slide_id)
+            before, id_ = self._same(source, str(found["sha256"]), slide_id)
             known = _kept(before) | found | tokens_given | files
             known |= {} if patient is None else {"patient_id": patient}
             row = Registered(**known | {"slide_id": id_, "uri": source.uri, "status": "ready", "reason": None})
             check(row)
-            self._write(row)
+            self._write(row, is_new=before is None)
         return row
 
     def refresh(self, slide_id: str) -> Registered:
@@ -238,7 +240,7 @@ class Registry:
 
     def get(self, slide_id: str) -> Registered:
         """A slide's row; raises `SlideError` naming what is registered where there is none."""
-        found = self._rows("where slide_id = ?", slide_id)
+        found = self._rows(f"where {OF_SLIDE}", slide_id)
         if found:
             return found[0]
         known = self.store.slide_ids(SLIDES.name)
@@ -256,58 +258,68 @@ class Registry:
     def _rows(self, where: str, *values: Any) -> list[Registered]:
         self.store.open()
         with self.store.lake.reading() as cursor:
-            table = cursor.execute(f"select * from {_TABLE} {where} order by slide_id", list(values)).to_arrow_table()
+            # The time as a number: DuckDB needs pytz for its own, Arrow pandas, and both are slow.
+            table = cursor.execute(
+                f"select * replace (epoch_us(registered_at) as registered_at) from {_TABLE} {where} order by slide_id",
+                list(values),
+            ).to_arrow_table()
         names = [f.name for f in fields(Registered) if f.name in table.column_names]
         columns = {n: table[n].to_pylist() for n in names}
         columns["warnings"] = [tuple(w or ()) for w in columns["warnings"]]
+        columns["registered_at"] = [_EPOCH + timedelta(microseconds=us) for us in columns["registered_at"]]
         return [Registered(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
     def _guess(self, source: Source, wanted: str | None) -> Registered | None:
         """The registered slide that a scan most likely is, before its content is read: by its path, or by its size where the
         registered file is gone. Its scale is needed to open a scan that has none.
         """
-        rows = [r for r in self._rows("where uri = ?", source.uri) if wanted in (None, r.slide_id)]
         size = None if source.is_remote else _size_of(source.path)
-        if rows or size is None:
-            return rows[0] if rows else None
-        of_size = self._rows("where size_bytes = ?", size)
-        return next((r for r in of_size if wanted in (None, r.slide_id) and r.is_gone()), None)
+        rows = self._rows("where uri = ? or size_bytes = ?", source.uri, size)
+        mine = [r for r in rows if wanted in (None, r.slide_id)]
+        by_path = next((r for r in mine if r.uri == source.uri), None)
+        return by_path or next((r for r in mine if r.is_gone()), None)
 
-    def _same(self, source: Source, sha256: str, wanted: str | None) -> Registered | None:
-        """The registered slide that a scan is. Raises `SlideError` where its path or its content is another slide's."""
-        by_path = [r for r in self._rows("where uri = ?", source.uri) if wanted in (None, r.slide_id)]
-        for row in by_path:
+    def _same(self, source: Source, sha256: str, wanted: str | None) -> tuple[Registered | None, str]:
+        """The registered slide that a scan is, and its slide_id, a new one where it is none.
+
+        Raises `SlideError` where its path, its content or the id that is wanted is another slide's.
+        """
+        id_ = wanted or slide_id_from_name(source.name)
+        rows = self._rows("where uri = ? or sha256 = ? or slide_id = ?", source.uri, sha256, id_)
+        for row in rows:
+            if row.uri != source.uri or wanted not in (None, row.slide_id):
+                continue
             if row.sha256 == sha256:
-                return row
+                return row, row.slide_id
             if row.status == "ready":
                 _require_same(source, row, sha256)
-        same = [r for r in self._rows("where sha256 = ?", sha256) if r.uri != source.uri]
-        if wanted is not None:
-            return next((r for r in same if r.slide_id == wanted), None)
-        moved = next((r for r in same if r.is_gone()), None)
+        same = [r for r in rows if r.sha256 == sha256 and r.uri != source.uri]
+        moved = next((r for r in same if (r.is_gone() if wanted is None else r.slide_id == wanted)), None)
+        if moved is not None:
+            return moved, moved.slide_id
         twice = next((r for r in same if r.status == "ready"), None)
-        if moved is None and twice is not None:
+        if wanted is None and twice is not None:
             raise SlideError(
                 f"{source.name}: has the same content as slide {twice.slide_id} ({twice.uri}); "
                 "to register it twice all the same, give it a name with --id"
             )
-        return moved
-
-    def _new_id(self, source: Source, sha256: str, wanted: str | None) -> str:
-        id_ = wanted or slide_id_from_name(source.name)
-        taken = self._rows("where slide_id = ?", id_)
-        if not taken:
-            return id_
+        taken = next((r for r in rows if r.slide_id == id_), None)
+        if taken is None:
+            return None, id_
         if wanted is not None:
-            raise SlideError(f"--id {id_}: is another scan's already ({taken[0].uri}); choose another")
-        return f"{id_[: _MAX_ID - 9]}-{sha256[:8]}"
+            raise SlideError(f"--id {id_}: is another scan's already ({taken.uri}); choose another")
+        return None, f"{id_[: _MAX_ID - 9]}-{sha256[:8]}"
 
-    def _write(self, row: Registered) -> None:
+    def _write(self, row: Registered, *, is_new: bool = False) -> None:
         values = {**row.__dict__, "warnings": list(row.warnings)}
         rows = pa.Table.from_pylist([values], SLIDES.schema)
+        may_be_there = not is_new
 
         def work(cursor: Cursor) -> None:
-            cursor.execute(f"delete from {_TABLE} where slide_id = ?", [row.slide_id])
+            nonlocal may_be_there
+            if may_be_there:
+                cursor.execute(f"delete from {_TABLE} where {OF_SLIDE}", [row.slide_id])
+            may_be_there = True  # a commit whose answer was lost is tried again
             insert_rows(cursor, SLIDES, rows)
 
         self.store.lake.transact(work)

@@ -6,8 +6,11 @@ times and counts never belong here.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,12 @@ class Fingerprint:
 
     def to_json(self) -> str:
         """The facts in canonical JSON: sorted keys, no spaces, so that equal facts are equal text."""
-        return json.dumps(self.facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return "{" + ",".join(text for _, text in sorted(self._texts.items())) + "}"
+
+    @cached_property
+    def _texts(self) -> dict[str, str]:
+        """Each fact as its piece of that JSON. What extends this takes them over: a panel is written out once."""
+        return _texts_of(self.facts)
 
     def extends(self, earlier: "Fingerprint") -> bool:
         """Whether this was made from exactly what `earlier` says."""
@@ -39,7 +47,26 @@ class Fingerprint:
         twice = sorted(set(facts) & set(self.facts))
         if twice:
             raise ValueError(f"facts said twice on the way to {stage}: {', '.join(twice)}")
-        return Fingerprint({**self.facts, **facts, f"{stage}_code": code_version})
+        own = {**facts, f"{stage}_code": code_version}
+        extended = Fingerprint({**self.facts, **own})
+        extended.__dict__["_texts"] = {**self._texts, **_texts_of(own)}
+        return extended
+
+
+def _texts_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{encode_basestring(name)}:{_text(value)}" for name, value in facts.items()}
+
+
+def _text(value: Any) -> str:
+    # As the encoder below does it, in a tenth of the time: there are dozens for each slide.
+    if type(value) is str:
+        return encode_basestring(value)
+    if type(value) is float and math.isfinite(value):
+        return repr(value)
+    return _JSON.encode(value)
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def start(**facts: Any) -> Fingerprint:

@@ -65,6 +65,11 @@ class Lake:
     def __init__(self, home: Home) -> None:
         self.home = home
 
+    @property
+    def stamp(self) -> tuple[int, ...] | None:
+        """What changes with every commit; None of a server's, whose commits are not seen here."""
+        return None if self.home.on_postgres else _stamp(self.home.sqlite)
+
     def cursor(self) -> Cursor:
         """A cursor with the lake attached and current. Raises `StorageError` where it cannot be opened."""
         state = _state(self.home)
@@ -114,10 +119,14 @@ class Lake:
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of one reading statement."""
+        return self.read(lambda cursor: cursor.execute(sql, list(values)).fetchall())
+
+    def read(self, work: Callable[[Cursor], T]) -> T:
+        """What `work` finds in one snapshot of all tables; a server that is gone is tried again."""
         for attempt in range(ATTEMPTS):
             try:
                 with self.reading(attempts=1) as cursor:
-                    return cursor.execute(sql, list(values)).fetchall()
+                    return work(cursor)
             except StorageError as e:
                 if not self._again(e.__cause__, attempt):
                     raise

@@ -23,8 +23,10 @@ from stpath_assets.storage.by_gene import read_parquet, write_parquet
 from stpath_assets.storage.files import writer_is_gone
 from stpath_assets.storage.lake import COMMIT_WAIT_S, NAME, Cursor
 from stpath_assets.storage.locks import lock
-from stpath_assets.storage.store import Part, Store, add_files
-from stpath_assets.tables import TABLES, Table
+from stpath_assets.storage.part import Part
+from stpath_assets.storage.stage import add_files
+from stpath_assets.storage.store import Store
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, TABLES, Table
 
 MERGED_BYTES = 64 * 2**20
 """Size that merged files grow to."""
@@ -66,6 +68,7 @@ def maintain(store: Store, keep: timedelta, grace: timedelta = GRACE, orphan_age
     store.open()
     with lock(store.home / "locks" / "maintain.lock", _WAIT_S, "maintenance"):
         merged, into = merge(store)
+        _forget_fingerprints(store)
         expired = expire(store, keep)
         removed, size = clean(store, grace, orphan_age)
         _forget_rows(store)
@@ -218,6 +221,14 @@ def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
     yield rows.filter(is_head).sort_by("slide_id")
     of_genes = rows.filter(pc.invert(is_head))
     yield of_genes.take(pc.sort_indices(of_genes, sort_keys=[("gene", "ascending"), ("slide_id", "ascending")]))
+
+
+def _forget_fingerprints(store: Store) -> None:
+    """Takes out what no part is made from any more; registering a part does not look for it, which would take long."""
+    parts = f"{NAME}.parts"
+    unused = f"{parts}.{FINGERPRINTS.name} where digest not in (select digest from {parts}.{LINEAGE.name})"
+    if store.lake.rows(f"select count(*) from {unused}") != [(0,)]:
+        store.lake.transact(lambda c: c.execute(f"delete from {unused}"))
 
 
 def _forget_rows(store: Store) -> None:

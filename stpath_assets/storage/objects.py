@@ -115,15 +115,15 @@ class Objects:
                 changed = info.get("LastModified")
                 yield path.removeprefix(root), int(info["size"]), changed.timestamp() if changed else 0.0
             return
-        root_path = Path(self.home.tables_path)
-        for folder, _, names in os.walk(root_path):
+        top = self.home.tables_path  # paths as text: a lab has a hundred thousand files
+        for folder, _, names in os.walk(top):
             for name in names:
-                path = Path(folder) / name
+                path = os.path.join(folder, name)
                 try:
-                    stat = path.stat()
+                    stat = os.stat(path)
                 except FileNotFoundError:  # finished or removed meanwhile
                     continue
-                yield path.relative_to(root_path).as_posix(), stat.st_size, stat.st_mtime
+                yield path.removeprefix(top).replace(os.sep, "/"), stat.st_size, stat.st_mtime
 
     def remove(self, key: str) -> None:
         """Removes a file, if it is there."""

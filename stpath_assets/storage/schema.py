@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from stpath_assets.errors import StorageError
 from stpath_assets.storage.lake import NAME, Cursor, quoted
-from stpath_assets.tables import FAILURES, LINEAGE, SLIDES, TABLES, Table
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, PART_TABLES, SLIDES, TABLES, Table
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the lake's layout. A lake of a newer one is refused; an older one is brought up by the first writer."""
 
 INLINE_ROWS = 2000
@@ -31,7 +31,8 @@ _SQL_TYPES = {
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
 _ABOUT = f"{NAME}.parts.about"
-_UNFILTERED = (SLIDES.name, LINEAGE.name, FAILURES.name)
+_FINGERPRINTS = f"select digest, any_value(facts) as facts from parts.{FINGERPRINTS.name} group by digest"
+"""One row a fingerprint: two writers of the same may each have kept it."""
 
 
 def bring_up(cursor: Cursor, home: str) -> None:
@@ -59,8 +60,22 @@ def complete(cursor: Cursor, home: str) -> None:
     for name in (*(t.name for t in TABLES.values() if t.inline), "about"):
         said = f"schema => 'parts', table_name => {quoted(name)}"
         cursor.execute(f"call {NAME}.set_option('data_inlining_row_limit', {INLINE_ROWS}, {said})")
+    if "facts" in _columns(cursor, LINEAGE):
+        _move_facts(cursor)
     cursor.execute(f"delete from {_ABOUT}")
     cursor.executemany(f"insert into {_ABOUT} values (?, ?)", list(_wanted().items()))
+
+
+def _move_facts(cursor: Cursor) -> None:
+    """Brings a lake of layout 1 up, whose lineage held the facts: each look at lineage read them all."""
+    lineage, fingerprints = (f"{NAME}.parts.{t.name}" for t in (LINEAGE, FINGERPRINTS))
+    facts = cursor.execute(f"select distinct digest, facts from {lineage}").fetchall()
+    for start in range(0, len(facts), INLINE_ROWS):
+        rows = pa.Table.from_pylist([{"digest": d, "facts": f} for d, f in facts[start : start + INLINE_ROWS]])
+        cursor.register("stpath_rows", rows)
+        cursor.execute(f"insert into {fingerprints} select digest, facts from stpath_rows")
+        cursor.unregister("stpath_rows")
+    cursor.execute(f"alter table {lineage} drop column facts")
 
 
 def keep_few_statistics(sqlite: Path) -> None:
@@ -104,22 +119,28 @@ def check_layout(about: dict[str, str], home: str) -> None:
 def view_sql(table: Table) -> str:
     """The query of a table's view. Tables are named without the lake's name, so that it may be attached under any."""
     stored = f"parts.{table.name}"
+    if table is FINGERPRINTS:
+        return _FINGERPRINTS
+    if table.looked_up:
+        looked_up = ", ".join(f"f.{f.name}" for f in table.looked_up)
+        return f"select p.*, {looked_up} from {stored} p left join ({_FINGERPRINTS}) f using (digest)"
     if not table.by_gene:
         # DuckLake has no lists of fixed length.
         fixed = [
             f"{f.name}::{sql_type(f.type)} as {f.name}" for f in table.schema if pa.types.is_fixed_size_list(f.type)
         ]
         columns = f"* replace ({', '.join(fixed)})" if fixed else "*"
-        live = "" if table.name in _UNFILTERED else f" where {_LIVE}"
+        live = f" where {_LIVE}" if table.name in PART_TABLES else ""
         return f"select {columns} from {stored}{live}"
-    lists = {*table.keys, table.value}
-    columns = ", ".join(
-        f"unnest({'h' if f.name in table.keys else 'p'}.{f.name}) as {f.name}" if f.name in lists else f"p.{f.name}"
-        for f in table.schema
-    )
+    # A key is looked up by its place in the list: where a query does not ask for it, it is not read at all.
+    keys = ", ".join(table.keys)
+    columns = ", ".join(f"{f.name}[i] as {f.name}" if f.name in table.keys else f.name for f in table.schema)
+    plain = ", ".join(f"p.{f.name}" for f in table.schema if f.name not in {*table.keys, table.value})
     return (
-        f"with heads as (select slide_id, {', '.join(table.keys)} from {stored} where gene is null) "
-        f"select {columns} from {stored} p join heads h using (slide_id) where p.gene is not null and p.{_LIVE}"
+        f"with heads as (select slide_id, {keys} from {stored} where gene is null) select {columns} from ("
+        f"select {plain}, {keys}, unnest(p.{table.value}) as {table.value}, generate_subscripts(p.{table.value}, 1) as i "
+        f"from (select {', '.join(f.name for f in table.schema if f.name not in table.keys)} from {stored} "
+        f"where gene is not null and {_LIVE}) p left join heads using (slide_id))"
     )
 
 
@@ -145,16 +166,19 @@ def _bring_up_table(cursor: Cursor, table: Table) -> None:
     name = f"{NAME}.parts.{table.name}"
     columns = ", ".join(f"{f.name} {_stored_type(f.type)}" for f in table.schema)
     cursor.execute(f"create table if not exists {name} ({columns})")
-    there = {
-        c
-        for (c,) in cursor.execute(
-            "select column_name from duckdb_columns() where database_name = ? and schema_name = 'parts' and table_name = ?",
-            [NAME, table.name],
-        ).fetchall()
-    }
+    there = _columns(cursor, table)
     for field in table.schema:
         if field.name not in there:
             cursor.execute(f"alter table {name} add column {field.name} {_stored_type(field.type)}")
+
+
+def _columns(cursor: Cursor, table: Table) -> set[str]:
+    """The columns that a stored table has in the lake."""
+    found = cursor.execute(
+        "select column_name from duckdb_columns() where database_name = ? and schema_name = 'parts' and table_name = ?",
+        [NAME, table.name],
+    )
+    return {c for (c,) in found.fetchall()}
 
 
 def _wanted() -> dict[str, str]:

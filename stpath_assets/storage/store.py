@@ -10,12 +10,9 @@ of a stage all or none.
 """
 
 import json
-import re
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,29 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stpath_assets.errors import SlideError, StorageError
+from stpath_assets.errors import StorageError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import schema
-from stpath_assets.storage.by_gene import (
-    FACTS,
-    SUMMARY,
-    ByGene,
-    read_parquet,
-    tables_of_blocks,
-    to_by_gene,
-    write_parquet,
-)
+from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, read_parquet, to_by_gene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.lake import NAME, Cursor, Lake, quoted
 from stpath_assets.storage.locks import lock
 from stpath_assets.storage.objects import Objects
-from stpath_assets.tables import LINEAGE, SLIDES, TABLES, Table
+from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, check_slide_id, part_key, parts_where
+from stpath_assets.storage.stage import StageWriter, discard_file, is_known, register, take_out
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, SLIDES, TABLES, Table
 
-SLIDE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
 CREATE_WAIT_S = 600.0
 _PARTS = f"{NAME}.parts"
-_LINEAGE = ", ".join(f.name for f in LINEAGE.schema)
+_LINEAGE = f"{_PARTS}.{LINEAGE.name}"
+_FINGERPRINTS = f"{_PARTS}.{FINGERPRINTS.name}"
 
 
 @dataclass(frozen=True)
@@ -57,35 +48,6 @@ class Made:
     fingerprint: Fingerprint
     made: bool
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stored part: a row of `lineage`, whose columns say what is what. `file` is a key of `Objects`."""
-
-    slide_id: str
-    table: str
-    digest: str
-    file: str | None
-    sha256: str | None
-    size_bytes: int | None
-    row_count: int
-    damaged: str | None
-
-    COLUMNS = "slide_id, table_name, digest, file, sha256, size_bytes, row_count, damaged"
-
-
-@dataclass
-class _Draft:
-    """A part of a stage that is not yet registered: rows of an inline table, or a finished file."""
-
-    spec: Table
-    rows: pa.Table | None = None
-    file: str | None = None
-    sha256: str | None = None
-    size_bytes: int | None = None
-    row_count: int = 0
-    summary: Mapping[str, Any] | None = None
 
 
 class Store:
@@ -131,7 +93,8 @@ class Store:
         """Raises `StorageError` where there is no lake. Makes nothing but what a newer program adds to one."""
         from stpath_assets.storage import takeover
 
-        if self._is_open:
+        stamp = self.lake.stamp
+        if self._is_open or (stamp is not None and _up.get(self.place) == stamp):
             return
         if not self.home.is_dir():
             raise StorageError(
@@ -149,6 +112,7 @@ class Store:
         if (not up or takeover.is_unfinished(self.home)) and self.place.is_writable:
             self.create()
         self._is_open = True
+        _up[self.place] = stamp
 
     def _require_metadata(self) -> None:
         """Raises `StorageError` where parts lie under the root and their metadata is missing or empty: a new lake in its place
@@ -176,21 +140,17 @@ class Store:
         if table in (SLIDES.name, LINEAGE.name):
             found = self.rows(f"select distinct slide_id from {_PARTS}.{table} order by 1")
         else:
-            found = self.rows(f"select slide_id from {_PARTS}.lineage where table_name = ? order by 1", [table])
+            found = self.rows(f"select slide_id from {_LINEAGE} where table_name = ? order by 1", [table])
         return [s for (s,) in found]
 
     def parts(self, slide_id: str | None = None) -> list[Part]:
         """What is stored, of all slides or one, by slide and table."""
-        only, values = ("", []) if slide_id is None else (" where slide_id = ?", [slide_id])
-        found = self.rows(f"select {Part.COLUMNS} from {_PARTS}.lineage{only} order by slide_id, table_name", values)
-        return [Part(*row) for row in found]
+        return self._parts("true") if slide_id is None else self._parts(OF_SLIDE, slide_id)
 
     def part(self, table: str, slide_id: str) -> Part | None:
         """A slide's stored part, or None; raises `StorageError` for a slide_id that is not one."""
-        _check_slide_id(slide_id)
-        where = "where slide_id = ? and table_name = ?"
-        found = self.rows(f"select {Part.COLUMNS} from {_PARTS}.lineage {where}", [slide_id, table])
-        return Part(*found[0]) if found else None
+        check_slide_id(slide_id)
+        return next((p for p in self._parts(OF_SLIDE, slide_id) if p.table == table), None)
 
     def path(self, table: str, slide_id: str) -> Path:
         """The file that holds a slide's part, where tables lie in a folder; raises `StorageError` where there is none."""
@@ -223,19 +183,24 @@ class Store:
 
     def fingerprint(self, table: str, slide_id: str) -> Fingerprint | None:
         """What a slide's part was made from, or None where there is no part."""
-        facts = self._lineage("facts", table, slide_id)
-        return None if facts is None else Fingerprint(json.loads(facts))
+        check_slide_id(slide_id)
+        query = f"select facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where {OF_PART} = ?"
+        found = self.rows(query, [f"{slide_id}/{table}"])
+        return Fingerprint(json.loads(found[0][0])) if found else None
 
-    def facts(self, table: str) -> dict[str, Fingerprint]:
-        """What every slide's part of a table was made from."""
-        found = self.rows(f"select slide_id, facts from {_PARTS}.lineage where table_name = ?", [table])
-        return {slide_id: Fingerprint(json.loads(facts)) for slide_id, facts in found}
+    def facts(self, table: str) -> dict[str, str]:
+        """What every slide's part of a table was made from, in canonical JSON."""
+        # No values: DuckDB imports pandas with the first of a process, which takes longer than the query.
+        return dict(self.rows(
+            f"select slide_id, facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where table_name = {quoted(table)}"
+        ))  # fmt: skip
 
     def summary(self, table: str, slide_id: str) -> dict[str, Any]:
         """The summary that a slide's part was stored with, empty if with none."""
-        if self.part(table, slide_id) is None:
+        found = self.rows(f"select summary from {_LINEAGE} where {OF_PART} = ?", [f"{slide_id}/{table}"])
+        if not found:
             raise _absent(table, slide_id)
-        return dict(json.loads(self._lineage("summary", table, slide_id) or "{}"))
+        return dict(json.loads(found[0][0] or "{}"))
 
     def require(self, table: str, slide_id: str) -> Fingerprint:
         """As `fingerprint`, but raises `StorageError` where there is no part."""
@@ -284,7 +249,7 @@ class Store:
             return
         self.lake.transact(
             lambda c: c.execute(
-                f"update {_PARTS}.lineage set damaged = ? where file = ? and sha256 = ?",
+                f"update {_LINEAGE} set damaged = ? where file = ? and sha256 = ?",
                 [why, part.file, part.sha256],
             )
         )
@@ -324,48 +289,64 @@ class Store:
             stage.write_by_gene(table, keys, blocks, **constants)
 
     @contextmanager
-    def stage(self, slide_id: str, fingerprint: Fingerprint) -> Iterator["StageWriter"]:
+    def stage(self, slide_id: str, fingerprint: Fingerprint) -> Iterator[StageWriter]:
         """Collects the parts of one stage and registers them in one transaction at the end of the block.
 
         Raises `SlideError` where the slide was retired or became another scan meanwhile; nothing is stored then.
         """
-        _check_slide_id(slide_id)
+        check_slide_id(slide_id)
         self.create()
-        writer = StageWriter(self, slide_id, fingerprint)
+        writer = StageWriter(self.objects, self.lake, slide_id, fingerprint)
         yield writer
         self._commit(writer)
 
     def remove(self, tables: Sequence[str], slide_id: str) -> None:
         """Takes a slide's parts of some tables out, if there are any."""
-        there = [p for p in self.parts(slide_id) if p.table in tables]
-        self._discard_broken(there)
-        if there:
-            self.lake.transact(lambda cursor: _take_out(cursor, slide_id, [p.table for p in there]))
+        if any(p.table in tables for p in self.parts(slide_id)):
+            self._replacing(slide_id, tables, lambda cursor, earlier: take_out(
+                cursor, slide_id, [p.table for p in earlier if p.table in tables]
+            ))  # fmt: skip
 
     # The rest
 
-    def _commit(self, writer: "StageWriter") -> None:
+    def _parts(self, where: str, *values: str) -> list[Part]:
+        self.open()
+        return self.lake.read(lambda cursor: parts_where(cursor, where, values))
+
+    def _commit(self, writer: StageWriter) -> None:
         """Registers the parts of a stage in one transaction."""
-        replaced = {d.spec.name for d in writer.drafts} | set(writer.gone)
-        self._discard_broken([p for p in self.parts(writer.slide_id) if p.table in replaced])
-        self.lake.transact(lambda cursor: _register(cursor, self.objects, writer))
+        self._replacing(
+            writer.slide_id, writer.replaced, lambda cursor, earlier: register(cursor, self.objects, writer, earlier)
+        )
 
-    def _discard_broken(self, parts: Sequence[Part]) -> None:
-        """Takes files out of the lake that cannot be read: to take a slide's rows out of a file, DuckLake must read it.
+    def _replacing(self, slide_id: str, tables: Container[str], work: Callable[[Cursor, list[Part]], None]) -> None:
+        """Runs a transaction that takes out parts of some tables of a slide; it is told all that the slide has.
 
-        A merged file goes whole: its other slides' parts count as damaged, too.
+        To take a slide's rows out of a file, DuckLake must read it. So one that cannot be read is first taken out of the lake as
+        a whole; of a merged one, the other slides' parts then count as damaged, too.
         """
-        for part in parts:
-            why = (
-                part.damaged
-                or (None if self.is_whole(part) else "its file is gone or cut off")
-                or self._seen_broken(part)
-            )
-            if part.file is not None and why is not None:
-                self.mark_damaged(part, why)
-                self.lake.transact(partial(discard_file, key=part.file))
+        discarded = set[str | None]()
 
-    def _seen_broken(self, part: Part) -> str | None:
+        def attempt(cursor: Cursor) -> list[tuple[Part, str]]:
+            earlier = parts_where(cursor, OF_SLIDE, [slide_id])
+            suspects = [p for p in earlier if p.table in tables and p.file not in {None, *discarded}]
+            broken = [(p, why) for p in suspects if (why := self._broken(p)) is not None]
+            if not broken:
+                work(cursor, earlier)
+            return broken
+
+        while broken := self.lake.transact(attempt):
+            for part, why in broken:
+                self.mark_damaged(part, why)
+                self.lake.transact(partial(discard_file, key=str(part.file)))
+                discarded.add(part.file)
+
+    def _broken(self, part: Part) -> str | None:
+        """Why a part's file cannot be read, or None; its content is read where it was not yet."""
+        if part.damaged is not None:
+            return part.damaged
+        if not self.is_whole(part):
+            return "its file is gone or cut off"
         state = None if part.file is None else self.objects.state(part.file)
         return None if (state, part.sha256) in _verified else self.verify(part)
 
@@ -373,17 +354,11 @@ class Store:
         self.open()
         names = columns or [f.name for f in spec.schema]
         with self.lake.reading() as cursor:
-            query = f"select {', '.join(names)} from {_PARTS}.{spec.name} where slide_id = ?"
+            query = f"select {', '.join(names)} from {_PARTS}.{spec.name} where {OF_SLIDE}"
             rows = cursor.execute(query, [slide_id]).to_arrow_table()
         if rows.num_rows == 0:
             raise _absent(spec.name, slide_id)
         return rows.cast(pa.schema([spec.schema.field(n) for n in names]))
-
-    def _lineage(self, column: str, table: str, slide_id: str) -> str | None:
-        _check_slide_id(slide_id)
-        where = "where slide_id = ? and table_name = ?"
-        found = self.rows(f"select {column} from {_PARTS}.lineage {where}", [slide_id, table])
-        return found[0][0] if found else None
 
     @contextmanager
     def _opened(self, table: str, slide_id: str) -> Iterator[tuple[Any, Part]]:
@@ -414,7 +389,7 @@ class Store:
     def _adopt(self, spec: Table, slide_id: str, fingerprint: Fingerprint) -> bool:
         """Registers a finished file of a fingerprint that the lake does not know yet; whether there was one."""
         key = part_key(spec.name, slide_id, fingerprint.digest)
-        if spec.inline or not self.place.is_writable or not self.objects.exists(key) or _is_known(self.lake, key):
+        if spec.inline or not self.place.is_writable or not self.objects.exists(key) or is_known(self.lake, key):
             return False
         try:
             with self.objects.open(key) as file:
@@ -426,177 +401,16 @@ class Store:
                 return False
         except (pa.ArrowException, OSError, ValueError):
             return False
-        writer = StageWriter(self, slide_id, fingerprint)
+        writer = StageWriter(self.objects, self.lake, slide_id, fingerprint)
         writer.add_file(spec, key, _view_rows(spec, rows), json.loads(metadata.get(SUMMARY, b"null")))
         self._commit(writer)
         return True
 
 
-class StageWriter:
-    """What `Store.stage` yields: takes the parts of one stage."""
-
-    def __init__(self, store: Store, slide_id: str, fingerprint: Fingerprint) -> None:
-        self._objects, self._lake = store.objects, store.lake
-        self.slide_id, self.fingerprint = slide_id, fingerprint
-        self.drafts: list[_Draft] = []
-        self.gone: list[str] = []
-
-    def write(self, table: str, rows: pa.Table, summary: Mapping[str, Any] | None = None) -> None:
-        """Takes the rows of a table."""
-        spec = TABLES[table]
-        if spec.inline:
-            self.drafts.append(_Draft(spec, rows.cast(spec.schema), row_count=rows.num_rows, summary=summary))
-            return
-        key = self._new_key(spec)
-        with self._objects.draft(key) as path:
-            write_parquet(path, spec, [rows], self.fingerprint, summary)
-        self.add_file(spec, key, rows.num_rows, summary)
-
-    def write_by_gene(
-        self,
-        table: str,
-        keys: dict[str, npt.NDArray],
-        blocks: Iterable[tuple[Sequence[str], npt.NDArray]],
-        **constants: str,
-    ) -> None:
-        """Takes a by-gene part; as `Store.write_by_gene`."""
-        spec = TABLES[table]
-        key = self._new_key(spec)
-        with self._objects.draft(key) as path:
-            rows = write_parquet(
-                path, spec, tables_of_blocks(spec, self.slide_id, keys, blocks, constants), self.fingerprint
-            )
-        self.add_file(spec, key, (rows - 1) * len(next(iter(keys.values()))), None)
-
-    def remove(self, table: str) -> None:
-        """Takes the slide's earlier part of a table out, with nothing in its place."""
-        self.gone.append(table)
-
-    def add_file(self, spec: Table, key: str, row_count: int, summary: Mapping[str, Any] | None) -> None:
-        """Takes a finished file."""
-        size = self._objects.size(key)
-        self.drafts.append(_Draft(spec, None, key, self._objects.sha256(key), size, row_count, summary))
-
-    def _new_key(self, spec: Table) -> str:
-        key = part_key(spec.name, self.slide_id, self.fingerprint.digest)
-        if self._objects.exists(key) or _is_known(self._lake, key):
-            # Made before from the same, and perhaps of a kept snapshot: no file is ever replaced, nor its name used again,
-            # for it goes with that snapshot.
-            key = part_key(spec.name, self.slide_id, f"{self.fingerprint.digest}-{uuid.uuid4().hex[:8]}")
-        return key
-
+_up: dict[Home, tuple[int, ...] | None] = {}
+"""Lakes that this process has found to be up, as they stood: who asks again need not look."""
 
 _verified: set[tuple[Any, str | None]] = set()
-
-
-def part_key(table: str, slide_id: str, digest: str) -> str:
-    """Where a slide's part belongs, relative to the tables' place."""
-    return f"parts/{table}/{slide_id}/{digest}.parquet"
-
-
-def _register(cursor: Cursor, objects: Objects, writer: StageWriter) -> None:
-    """The transaction of a stage's write."""
-    slide_id, fingerprint = writer.slide_id, writer.fingerprint
-    _check_slide(cursor, slide_id, fingerprint)
-    written = [d.spec.name for d in writer.drafts]
-    earlier = cursor.execute(f"select table_name, file from {_PARTS}.lineage where slide_id = ?", [slide_id]).fetchall()
-    if {d.file for d in writer.drafts if d.file} & {file for _, file in earlier}:
-        return  # a commit whose answer was lost is tried again; a file registered twice would go with the first
-    _take_out(cursor, slide_id, [t for t, _ in earlier if t in (*written, *writer.gone)])
-    now = datetime.now(UTC)
-    for draft in writer.drafts:
-        if draft.rows is not None:
-            insert_rows(cursor, draft.spec, draft.rows)
-        elif draft.file is not None:
-            add_files(cursor, draft.spec.name, [objects.where(draft.file)])
-        summary = None if draft.summary is None else json.dumps(draft.summary, allow_nan=False)
-        cursor.execute(
-            f"insert into {_PARTS}.lineage ({_LINEAGE}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [slide_id, draft.spec.name, fingerprint.digest, draft.file, draft.sha256, draft.size_bytes, draft.row_count,
-             now, None, summary, fingerprint.to_json()],
-        )  # fmt: skip
-
-
-def discard_file(cursor: Cursor, key: str) -> None:
-    """Ends a data file in the lake's metadata without reading it, as DuckLake's specification has a deletion: a snapshot, what it
-    changed, and the file's last snapshot. Runs in a transaction on the metadata alone.
-    """
-    meta = f"__ducklake_metadata_{NAME}"
-    _, table, path = key.split("/", 2)
-    found = cursor.execute(
-        f"select f.data_file_id, f.table_id from {meta}.ducklake_data_file f join {meta}.ducklake_table t using (table_id) "
-        "where t.table_name = ? and f.path = ? and f.end_snapshot is null",
-        [table, path],
-    ).fetchall()
-    if not found:
-        return
-    file_id, table_id = found[0]
-    (snapshot,) = cursor.execute(f"select max(snapshot_id) + 1 from {meta}.ducklake_snapshot").fetchall()[0]
-    cursor.execute(
-        f"insert into {meta}.ducklake_snapshot (snapshot_id, snapshot_time, schema_version, next_catalog_id, next_file_id) "
-        f"select {snapshot}, now(), schema_version, next_catalog_id, next_file_id from {meta}.ducklake_snapshot "
-        f"where snapshot_id = {snapshot - 1}"
-    )
-    cursor.execute(
-        f"insert into {meta}.ducklake_snapshot_changes (snapshot_id, changes_made) values (?, ?)",
-        [snapshot, f"deleted_from_table:{table_id}"],
-    )
-    cursor.execute(f"update {meta}.ducklake_data_file set end_snapshot = {snapshot} where data_file_id = {file_id}")
-    cursor.execute(
-        f"update {meta}.ducklake_delete_file set end_snapshot = {snapshot} "
-        f"where data_file_id = {file_id} and end_snapshot is null"
-    )
-
-
-def _take_out(cursor: Cursor, slide_id: str, tables: Sequence[str]) -> None:
-    for table in tables:
-        cursor.execute(f"delete from {_PARTS}.{table} where slide_id = ?", [slide_id])
-    if tables:
-        marks = ", ".join("?" * len(tables))
-        cursor.execute(
-            f"delete from {_PARTS}.lineage where slide_id = ? and table_name in ({marks})", [slide_id, *tables]
-        )
-
-
-def insert_rows(cursor: Cursor, spec: Table, rows: pa.Table) -> None:
-    """Inserts rows into an inline table."""
-    cursor.register("stpath_rows", rows)
-    names = ", ".join(f.name for f in spec.schema)
-    cursor.execute(f"insert into {_PARTS}.{spec.name} ({names}) select {names} from stpath_rows")
-    cursor.unregister("stpath_rows")
-
-
-def add_files(cursor: Cursor, table: str, files: Sequence[str]) -> None:
-    """Registers finished files. DuckLake keeps those under its data path by their relative path: the root can be moved."""
-    listed = ", ".join(quoted(f) for f in files)
-    cursor.execute(
-        f"call ducklake_add_data_files({quoted(NAME)}, {quoted(table)}, [{listed}], schema => 'parts', allow_missing => true)"
-    )
-
-
-def _check_slide(cursor: Cursor, slide_id: str, fingerprint: Fingerprint) -> None:
-    """Raises `SlideError` where the registered slide is no longer the one that the parts were made from."""
-    found = cursor.execute(f"select status, sha256 from {_PARTS}.slides where slide_id = ?", [slide_id]).fetchall()
-    if not found:
-        return
-    status, sha256 = found[0]
-    if status != "ready":
-        raise SlideError(
-            f"{slide_id}: was {status} while it was worked on; nothing was stored, add it again to bring it back"
-        )
-    if fingerprint.facts.get("slide_sha256", sha256) != sha256:
-        raise SlideError(f"{slide_id}: became another scan while it was worked on; nothing was stored, run it again")
-
-
-def _is_known(lake: Lake, key: str) -> bool:
-    """Whether a file is, or was in a kept snapshot, part of the lake: DuckLake would remove it with that snapshot."""
-    _, table, rest = key.split("/", 2)
-    meta = f"__ducklake_metadata_{NAME}"
-    files = f"{meta}.ducklake_data_file f join {meta}.ducklake_table t using (table_id)"
-    named = lake.rows(f"select count(*) from {files} where t.table_name = ? and f.path = ?", [table, rest])
-    waiting = f"{meta}.ducklake_files_scheduled_for_deletion"
-    leaving = lake.rows(f"select count(*) from {waiting} where path like ?", [f"%{rest}"])
-    return any(n for (n,) in named + leaving)
 
 
 def _view_rows(spec: Table, rows: pa.Table) -> int:
@@ -605,13 +419,6 @@ def _view_rows(spec: Table, rows: pa.Table) -> int:
         return int(rows.num_rows)
     part = to_by_gene(spec, rows)
     return int(part.values.size)
-
-
-def _check_slide_id(slide_id: str) -> None:
-    if not SLIDE_ID.fullmatch(slide_id):
-        raise StorageError(
-            f"{slide_id!r} is no slide_id: letters, digits, '_', '.', '-', at most 120, first a letter or digit, no '..'"
-        )
 
 
 def _absent(table: str, slide_id: str) -> StorageError:

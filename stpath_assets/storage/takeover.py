@@ -22,7 +22,9 @@ from stpath_assets.progress import track
 from stpath_assets.storage.by_gene import FACTS, SUMMARY, read_parquet, to_by_gene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
-from stpath_assets.tables import LINEAGE, SLIDES, TABLES, Table
+from stpath_assets.storage.part import part_key
+from stpath_assets.storage.stage import add_files, add_lineage, insert_rows
+from stpath_assets.tables import SLIDES, TABLES, Table
 
 if TYPE_CHECKING:
     from stpath_assets.storage.store import Store
@@ -89,7 +91,6 @@ def _read(path: Path, table: Table, slide_id: str) -> Iterator[_Old]:
 
 
 def _register(store: "Store", found: Sequence[_Old]) -> None:
-    from stpath_assets.storage.store import add_files, insert_rows, part_key
 
     now = datetime.now(UTC)
     known = set(store.lake.rows(_KNOWN))
@@ -107,7 +108,7 @@ def _register(store: "Store", found: Sequence[_Old]) -> None:
             "slide_id": old.slide_id, "table_name": old.table.name, "digest": old.fingerprint.digest, "file": key,
             "sha256": key and store.objects.sha256(key), "size_bytes": key and store.objects.size(key),
             "row_count": old.row_count, "made_at": now, "damaged": None,
-            "summary": old.summary and old.summary.decode(), "facts": old.fingerprint.to_json(),
+            "summary": old.summary and old.summary.decode(),
         })  # fmt: skip
 
     def work(cursor: Any) -> None:
@@ -119,8 +120,7 @@ def _register(store: "Store", found: Sequence[_Old]) -> None:
             rows = [o.rows for o in new if o.table is table_ and o.rows is not None]
             if rows:
                 insert_rows(cursor, table_, pa.concat_tables(rows))
-        if lineage:
-            insert_rows(cursor, LINEAGE, pa.Table.from_pylist(lineage, LINEAGE.schema))
+        add_lineage(cursor, lineage, [o.fingerprint for o in new if o.table is not SLIDES])
 
     store.lake.transact(work)
 

@@ -7,7 +7,7 @@ density relative to the glass, so that coloured glass changes nothing.
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 # Share of the density that a stroke must have somewhere, and that its faint rim may fall to.
 _CORE, _RIM = 0.30, 0.10
@@ -21,13 +21,13 @@ def pen_mask(density: npt.NDArray[np.float32], mpp: float) -> npt.NDArray[np.boo
     `density` is (H, W, 3) optical density (log10) in red, green and blue at `mpp` µm per pixel. Marks below 10,000 µm² are
     not ink: pigments of the tissue are small.
     """
-    smooth = np.moveaxis(np.stack([ndimage.gaussian_filter(density[..., c], 1.0) for c in range(3)]), 0, 2)
+    smooth = np.moveaxis(np.stack([scipy.ndimage.gaussian_filter(density[..., c], 1.0) for c in range(3)]), 0, 2)
     ink = np.zeros(density.shape[:2], bool)
     for core, rim in zip(_inks(smooth, _CORE), _inks(smooth, _RIM), strict=True):
         if core.any():
             ink |= _strokes(core, rim, max(1, int(_MIN_AREA_UM2 / mpp**2)))
     if ink.any():
-        ink = ndimage.binary_dilation(ink, iterations=max(1, round(_HALO_UM / mpp)))
+        ink = scipy.ndimage.binary_dilation(ink, iterations=max(1, round(_HALO_UM / mpp)))
     return ink
 
 
@@ -52,7 +52,7 @@ def _inks(density: npt.NDArray[np.float32], least: float) -> list[npt.NDArray[np
 
 def _strokes(core: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_], min_area: int) -> npt.NDArray[np.bool_]:
     """The connected parts of `rim` that hold some of `core` and have at least `min_area` pixels of it."""
-    labels, n = ndimage.label(rim | core, np.ones((3, 3)))
+    labels, n = scipy.ndimage.label(rim | core, np.ones((3, 3)))
     area = np.bincount(labels[core], minlength=n + 1)
     keep = area >= min_area
     keep[0] = False

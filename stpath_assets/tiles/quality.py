@@ -6,12 +6,12 @@ measured at once. Nothing is read again for it: the maps come from the image tha
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from PIL import Image
-from scipy import ndimage
 
 from stpath_assets.tiles.grid import Grid, box_means, boxes_on
 from stpath_assets.tiles.tissue import Layers
@@ -54,8 +54,7 @@ class QualityParameters:
 
     def facts(self) -> dict[str, float | bool]:
         """The parameters under the names that a fingerprint uses: none of those that have no effect."""
-        names = [f.name for f in fields(self)] if self.drop else ["drop"]
-        return {f"quality_{name}": getattr(self, name) for name in names}
+        return {f"quality_{name}": value for name, value in vars(self).items() if self.drop or name == "drop"}
 
 
 def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], layers: Layers) -> Maps:
@@ -72,7 +71,7 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
     colour = np.where(brightest > 0, 1 - darkest / np.maximum(brightest, 1 / 255), 0)
     tissue = layers.tissue
     # Without its outline: where tissue ends is detail too, and coarser than any in it.
-    within = ndimage.binary_erosion(tissue, iterations=2, border_value=1)
+    within = scipy.ndimage.binary_erosion(tissue, iterations=2, border_value=1)
     return {
         "tissue": tissue, "pen": layers.pen, "blank": layers.blank,
         "colour": colour * tissue, "fine": fine * within, "coarse": (coarse + _NOISE) * within,
@@ -126,10 +125,10 @@ def _bands(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[npt.ND
     grey += image[..., 2]
     grey /= 3
     # In place, since this is the largest image that is held: a Gaussian of a Gaussian adds their variances.
-    smooth = ndimage.gaussian_filter(grey, _FINE_UM / FOCUS_MPP)
+    smooth = scipy.ndimage.gaussian_filter(grey, _FINE_UM / FOCUS_MPP)
     grey -= smooth
     fine = reduced(np.square(grey, out=grey), shape)
-    smoother = ndimage.gaussian_filter(smooth, math.sqrt(_COARSE_UM**2 - _FINE_UM**2) / FOCUS_MPP, output=grey)
+    smoother = scipy.ndimage.gaussian_filter(smooth, math.sqrt(_COARSE_UM**2 - _FINE_UM**2) / FOCUS_MPP, output=grey)
     smooth -= smoother
     return fine, reduced(np.square(smooth, out=smooth), shape)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.draw import polygon as fill
+from skimage import draw
 
 from stpath_assets.errors import TissueError
 
@@ -125,6 +125,6 @@ def _raster(region: Region, shape: tuple[int, ...], scale: tuple[float, float]) 
     """The pixels whose centre lies in the outline and in none of its holes."""
     out = np.zeros(shape, bool)
     for i, ring in enumerate(region.rings):
-        rows, columns = fill(ring[:, 1] * scale[1] - 0.5, ring[:, 0] * scale[0] - 0.5, shape)
+        rows, columns = draw.polygon(ring[:, 1] * scale[1] - 0.5, ring[:, 0] * scale[0] - 0.5, shape)
         out[rows, columns] = i == 0
     return out

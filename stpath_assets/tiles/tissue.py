@@ -9,9 +9,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
+import scipy
+from skimage import filters
 
 from stpath_assets.slides import Slide
 from stpath_assets.tiles.pen import pen_mask
@@ -96,7 +95,7 @@ def layers_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters =
     density[missing] = 0
     pen = pen_mask(density, parameters.mpp)
     blank = (density.max(axis=2) < _BLANK_DENSITY) | missing
-    excluded = pen | (ndimage.binary_dilation(missing, iterations=2) if missing.any() else missing)
+    excluded = pen | (scipy.ndimage.binary_dilation(missing, iterations=2) if missing.any() else missing)
     # Where ink or nothing is, glass: else their edges would be texture, and their darkness would draw the threshold.
     grey, dense = image.mean(axis=2, dtype=np.float32), density.max(axis=2)
     coloured = density.min(axis=2) < 0.7 * dense
@@ -109,13 +108,13 @@ def _tissue(
     grey: npt.NDArray[np.float32], density: npt.NDArray[np.float32], coloured: Mask, p: TissueParameters
 ) -> Mask:
     """Pixels that are dense and textured, or opaque, or fat: pale but much textured, and what lies between its membranes."""
-    sharp, density = density, ndimage.gaussian_filter(density, 1.0)
+    sharp, density = density, scipy.ndimage.gaussian_filter(density, 1.0)
     deviation = _local_deviation(grey, 5)
-    texture = ndimage.gaussian_filter(deviation, 1.5)
+    texture = scipy.ndimage.gaussian_filter(deviation, 1.5)
     # Dense stain saturates; without the cap, a few black specks would pull Otsu's threshold above pale
     # tissue.
     capped = np.minimum(density, 0.8)
-    threshold = threshold_otsu(capped) if capped.min() < capped.max() else p.max_density
+    threshold = filters.threshold_otsu(capped) if capped.min() < capped.max() else p.max_density
     threshold = float(np.clip(threshold, p.min_density, p.max_density))
     glass = deviation[density < threshold]
     noise = min(2.5 * float(np.median(glass)), p.min_texture) if glass.size else 0.0
@@ -123,8 +122,8 @@ def _tissue(
     sure = ((density > threshold) & (texture > least)) | ((density > p.opaque_density) & coloured)
     # Membranes of fat are thinner than the pixels here, and so pale. The rim of dense tissue is as pale and as textured, as
     # far as the windows above reach, and so is dirt, but that is grey.
-    solid = ndimage.binary_opening(sure, iterations=max(1, round(p.min_width_um / 2 / p.mpp)))
-    rim = ndimage.binary_dilation(solid, iterations=5) if solid.any() else solid
+    solid = scipy.ndimage.binary_opening(sure, iterations=max(1, round(p.min_width_um / 2 / p.mpp)))
+    rim = scipy.ndimage.binary_dilation(solid, iterations=5) if solid.any() else solid
     thin = (sharp > 1.5 * p.min_density) & (deviation > p.min_texture)
     membranes = (thin | ((density > p.min_density) & (texture > p.min_texture))) & coloured & ~rim
     return sure | membranes | _between(sure | membranes, solid, p)
@@ -135,10 +134,10 @@ def _between(membranes: Mask, solid: Mask, p: TissueParameters) -> Mask:
     if not membranes.any():
         return membranes
     # A membrane that is cut along its plane is paler, and seems interrupted.
-    walls = ndimage.binary_closing(np.pad(membranes, 2), iterations=2)[2:-2, 2:-2]
-    cells, n = ndimage.label(~walls)
+    walls = scipy.ndimage.binary_closing(np.pad(membranes, 2), iterations=2)[2:-2, 2:-2]
+    cells, n = scipy.ndimage.label(~walls)
     small = np.bincount(cells.ravel(), minlength=n + 1) <= p.max_cell_um2 / p.mpp**2
-    beside = np.where(walls, ndimage.grey_dilation(cells, size=3), 0)
+    beside = np.where(walls, scipy.ndimage.grey_dilation(cells, size=3), 0)
     around, thick = (np.bincount(beside[where], minlength=n + 1) for where in (walls, solid))
     keep = small & (thick <= 0.3 * around)
     keep[0] = False
@@ -147,19 +146,24 @@ def _between(membranes: Mask, solid: Mask, p: TissueParameters) -> Mask:
 
 def _tidied(mask: Mask, p: TissueParameters) -> Mask:
     """Gaps closed, holes filled, fibres and specks dropped."""
+    # Takes long to import, and most commands look at no tissue.
+    from skimage.morphology import remove_small_holes, remove_small_objects
+
     if not mask.any():
         return mask
     half_gap, half_width = round(p.max_gap_um / 2 / p.mpp), round(p.min_width_um / 2 / p.mpp)
     if half_gap:
         # Beyond the image's edge lies no glass: there, closing must not erode.
-        mask = ndimage.binary_closing(np.pad(mask, half_gap), iterations=half_gap)[
+        mask = scipy.ndimage.binary_closing(np.pad(mask, half_gap), iterations=half_gap)[
             half_gap:-half_gap, half_gap:-half_gap
         ]
     area = p.mpp**2
     mask = remove_small_holes(mask, max_size=int(p.max_hole_um2 / area))
     if half_width:
         grown = np.pad(mask, half_width, mode="edge")
-        mask = ndimage.binary_opening(grown, iterations=half_width)[half_width:-half_width, half_width:-half_width]
+        mask = scipy.ndimage.binary_opening(grown, iterations=half_width)[
+            half_width:-half_width, half_width:-half_width
+        ]
     return remove_small_objects(mask, max_size=int(p.min_object_um2 / area))
 
 
@@ -209,11 +213,13 @@ def _not_scanned(image: npt.NDArray[np.uint8], mpp: float) -> Mask:
 
 
 def _large(mask: Mask, least: int) -> Mask:
+    from skimage.morphology import remove_small_objects
+
     return remove_small_objects(mask, max_size=least) if mask.any() else mask
 
 
 def _local_deviation(grey: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
     # About 128, squares keep enough digits in float32.
     centred = grey - 128
-    mean = ndimage.uniform_filter(centred, size)
-    return np.sqrt(np.maximum(ndimage.uniform_filter(centred**2, size) - mean**2, 0))
+    mean = scipy.ndimage.uniform_filter(centred, size)
+    return np.sqrt(np.maximum(scipy.ndimage.uniform_filter(centred**2, size) - mean**2, 0))

@@ -254,14 +254,14 @@ def test_a_slide_that_is_not_registered_is_an_error_with_what_is(registry: Regis
 
 
 def test_scans_added_at_once_all_get_in(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = Registry._new_id
+    choose = Registry._same
 
-    def slowly(self: Registry, *arguments: Any) -> str:
-        slide_id = choose(self, *arguments)
+    def slowly(self: Registry, *arguments: Any) -> Any:
+        chosen = choose(self, *arguments)
         sleep(0.02)  # time for another to choose the same
-        return slide_id
+        return chosen
 
-    monkeypatch.setattr(Registry, "_new_id", slowly)
+    monkeypatch.setattr(Registry, "_same", slowly)
     scans = []
     for i in range(6):
         (tmp_path / str(i)).mkdir()

@@ -24,7 +24,7 @@ import pytest
 from stpath_assets.storage import Store
 from stpath_assets.storage.extensions import OFFLINE, load_extensions
 from stpath_assets.storage.fingerprint import Fingerprint, start
-from stpath_assets.storage.store import insert_rows
+from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,

@@ -27,6 +27,16 @@ def test_the_order_of_facts_does_not_matter(facts: dict[str, Any], random: Any) 
     assert Fingerprint(dict(items)).digest == Fingerprint(facts).digest
 
 
+@given(FACTS, FACTS)
+def test_the_text_is_canonical_json(facts: dict[str, Any], more: dict[str, Any]) -> None:
+    """Digests that are stored were made by json.dumps; the text is put together from pieces."""
+    more = {k: v for k, v in more.items() if k not in {*facts, "s_code"}}
+    assume("s_code" not in facts)
+    extended = Fingerprint(facts).extend("s", "1", **more)
+    whole = json.dumps({**facts, **more, "s_code": "1"}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert extended.to_json() == Fingerprint(json.loads(whole)).to_json() == whole
+
+
 @given(FACTS, st.data())
 def test_another_value_of_any_fact_is_another_digest(facts: dict[str, Any], data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(facts)))

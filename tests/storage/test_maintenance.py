@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from stpath_assets.errors import StorageError
 from stpath_assets.storage import Store, maintenance
 from stpath_assets.storage.maintenance import MERGED, clean, expire, maintain, merge
+from stpath_assets.tables import PART_TABLES
 from tests.storage.parts import (
     FILES,
     METRICS,
@@ -334,6 +335,16 @@ def test_the_metadata_does_not_keep_what_is_forgotten(cohort: Store) -> None:
     tables = cohort.rows(f"select table_name from {meta}.ducklake_inlined_data_tables")
     dead = {t: cohort.rows(f"select count(*) from {meta}.{t} where end_snapshot is not null")[0][0] for (t,) in tables}
     assert {t: n for t, n in dead.items() if n} == {}
+
+
+def test_only_fingerprints_of_no_part_are_forgotten(cohort: Store) -> None:
+    for n in (10, 11, 12):
+        write_metrics(cohort, metrics(2, 1.0, "a"), "a", made_from(n))
+    before = {t: cohort.facts(t) for t in sorted(PART_TABLES)}
+    maintain(cohort, timedelta(days=30), NOW, NOW)
+    digests = cohort.rows("select digest from lake.parts.fingerprints")
+    assert set(digests) == set(cohort.rows("select digest from lake.parts.lineage"))
+    assert {t: cohort.facts(t) for t in sorted(PART_TABLES)} == before
 
 
 # ---- beside others, and killed

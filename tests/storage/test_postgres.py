@@ -176,14 +176,14 @@ def test_two_processes_writing_at_once_lose_nothing(store: Store) -> None:
 
 def test_two_first_parts_of_one_slide_are_one_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither takes an earlier one out, so the database sees no conflict between them."""
-    registered, met = storage._register, threading.Barrier(2)
+    registered, met = storage.register, threading.Barrier(2)
 
     def register_slowly(*arguments: object) -> None:
         registered(*arguments)  # type: ignore[arg-type]
         with contextlib.suppress(threading.BrokenBarrierError):
             met.wait(1)
 
-    monkeypatch.setattr(storage, "_register", register_slowly)
+    monkeypatch.setattr(storage, "register", register_slowly)
     writers = [
         threading.Thread(target=write_metrics, args=(Store(store.place), metrics(), "a", made_from(i))) for i in (1, 2)
     ]

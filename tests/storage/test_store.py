@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from stpath_assets.errors import SlideError, StorageError
 from stpath_assets.storage import Store, atomic_file
 from stpath_assets.storage.fingerprint import Fingerprint, start
+from stpath_assets.storage.lake import Cursor
 from stpath_assets.storage.maintenance import maintain
 from stpath_assets.storage.schema import LAYOUT
 from tests.storage.parts import (
@@ -67,7 +68,7 @@ def test_rows_come_back_with_their_fingerprint(store: Store) -> None:
     assert store.read(METRICS, "a", ["gene"]).column_names == ["gene"]
     assert store.fingerprint(METRICS, "a") == FINGERPRINT
     assert store.row_count(METRICS, "a") == 3
-    assert store.facts(METRICS) == {"a": FINGERPRINT}
+    assert store.facts(METRICS) == {"a": FINGERPRINT.to_json()}
     assert pq.read_schema(path).metadata[b"stpath_fingerprint"].decode() == FINGERPRINT.digest
 
 
@@ -723,6 +724,30 @@ def test_a_lake_of_a_newer_program_is_refused_in_one_line(store: Store) -> None:
             work(Store(store.home))
         assert "\n" not in str(error.value)
     assert len(files(store)) == 1
+
+
+def test_a_lake_of_layout_1_is_brought_up_by_the_first_command(store: Store) -> None:
+    """Its lineage held the facts."""
+    register(store, "a", "b")
+    for slide_id in ("a", "b"):
+        write_metrics(store, metrics(slide_id=slide_id), slide_id, made_from(1))
+    before = store.rows("select * from lake.main.lineage order by all")
+
+    def as_it_was(cursor: Cursor) -> None:
+        cursor.execute("alter table lake.parts.lineage add column facts varchar")
+        cursor.execute(
+            "update lake.parts.lineage l set facts = f.facts from lake.parts.fingerprints f where f.digest = l.digest"
+        )
+        cursor.execute("drop view lake.main.fingerprints")
+        cursor.execute("drop table lake.parts.fingerprints")
+        cursor.execute("update lake.parts.about set value = '1' where key = 'layout'")
+
+    store.lake.transact(as_it_was)
+    newer = Store(store.home)
+    assert newer.rows("select * from lake.main.lineage order by all") == before
+    assert newer.fingerprint(METRICS, "a") == made_from(1)
+    write_metrics(newer, metrics(4), "a", made_from(2))
+    assert newer.facts(METRICS) == {"a": made_from(2).to_json(), "b": made_from(1).to_json()}
 
 
 def test_foreign_files_among_the_tables_change_nothing(store: Store) -> None:

@@ -1,0 +1,216 @@
+"""What a stage writes, and the transaction that registers it.
+
+A part is written beside, synced and renamed by `StageWriter`. `register` then puts it in the place of the slide's earlier one, in
+the transaction of its caller: a reader sees the one or the other, and of several tables of a stage all or none.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from stpath_assets.errors import SlideError
+from stpath_assets.storage.by_gene import tables_of_blocks, write_parquet
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.storage.lake import NAME, Cursor, Lake, quoted
+from stpath_assets.storage.objects import Objects
+from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, part_key
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, SLIDES, TABLES, Table
+
+_PARTS = f"{NAME}.parts"
+
+
+@dataclass
+class Draft:
+    """A part of a stage that is not yet registered: rows of an inline table, or a finished file."""
+
+    spec: Table
+    rows: pa.Table | None = None
+    file: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    row_count: int = 0
+    summary: Mapping[str, Any] | None = None
+
+
+class StageWriter:
+    """What `Store.stage` yields: takes the parts of one stage."""
+
+    def __init__(self, objects: Objects, lake: Lake, slide_id: str, fingerprint: Fingerprint) -> None:
+        self._objects, self._lake = objects, lake
+        self.slide_id, self.fingerprint = slide_id, fingerprint
+        self.drafts: list[Draft] = []
+        self.gone: list[str] = []
+
+    @property
+    def replaced(self) -> set[str]:
+        """The tables whose earlier part goes."""
+        return {d.spec.name for d in self.drafts} | set(self.gone)
+
+    def write(self, table: str, rows: pa.Table, summary: Mapping[str, Any] | None = None) -> None:
+        """Takes the rows of a table."""
+        spec = TABLES[table]
+        if spec.inline:
+            self.drafts.append(Draft(spec, rows.cast(spec.schema), row_count=rows.num_rows, summary=summary))
+            return
+        key = self._new_key(spec)
+        with self._objects.draft(key) as path:
+            write_parquet(path, spec, [rows], self.fingerprint, summary)
+        self.add_file(spec, key, rows.num_rows, summary)
+
+    def write_by_gene(
+        self,
+        table: str,
+        keys: dict[str, npt.NDArray],
+        blocks: Iterable[tuple[Sequence[str], npt.NDArray]],
+        **constants: str,
+    ) -> None:
+        """Takes a by-gene part; as `Store.write_by_gene`."""
+        spec = TABLES[table]
+        key = self._new_key(spec)
+        with self._objects.draft(key) as path:
+            rows = write_parquet(
+                path, spec, tables_of_blocks(spec, self.slide_id, keys, blocks, constants), self.fingerprint
+            )
+        self.add_file(spec, key, (rows - 1) * len(next(iter(keys.values()))), None)
+
+    def remove(self, table: str) -> None:
+        """Takes the slide's earlier part of a table out, with nothing in its place."""
+        self.gone.append(table)
+
+    def add_file(self, spec: Table, key: str, row_count: int, summary: Mapping[str, Any] | None) -> None:
+        """Takes a finished file."""
+        size = self._objects.size(key)
+        self.drafts.append(Draft(spec, None, key, self._objects.sha256(key), size, row_count, summary))
+
+    def _new_key(self, spec: Table) -> str:
+        key = part_key(spec.name, self.slide_id, self.fingerprint.digest)
+        if self._objects.exists(key) or is_known(self._lake, key):
+            # Made before from the same, and perhaps of a kept snapshot: no file is ever replaced, nor its name used again,
+            # for it goes with that snapshot.
+            key = part_key(spec.name, self.slide_id, f"{self.fingerprint.digest}-{uuid.uuid4().hex[:8]}")
+        return key
+
+
+def register(cursor: Cursor, objects: Objects, writer: StageWriter, earlier: Sequence[Part]) -> None:
+    """Registers the parts of a stage in place of the slide's `earlier` ones.
+
+    Raises `SlideError` where the slide was retired or became another scan meanwhile.
+    """
+    slide_id, fingerprint = writer.slide_id, writer.fingerprint
+    _check_slide(cursor, slide_id, fingerprint)
+    if {d.file for d in writer.drafts if d.file} & {p.file for p in earlier}:
+        return  # a commit whose answer was lost is tried again; a file registered twice would go with the first
+    take_out(cursor, slide_id, [p.table for p in earlier if p.table in writer.replaced])
+    now, lineage = datetime.now(UTC), []
+    for draft in writer.drafts:
+        if draft.rows is not None:
+            insert_rows(cursor, draft.spec, draft.rows)
+        elif draft.file is not None:
+            add_files(cursor, draft.spec.name, [objects.where(draft.file)])
+        lineage.append({
+            "slide_id": slide_id, "table_name": draft.spec.name, "digest": fingerprint.digest, "file": draft.file,
+            "sha256": draft.sha256, "size_bytes": draft.size_bytes, "row_count": draft.row_count, "made_at": now,
+            "damaged": None,
+            "summary": None if draft.summary is None else json.dumps(draft.summary, allow_nan=False),
+        })  # fmt: skip
+    add_lineage(cursor, lineage, [fingerprint])
+
+
+def take_out(cursor: Cursor, slide_id: str, tables: Sequence[str]) -> None:
+    """Takes a slide's parts of some tables out."""
+    for table in tables:
+        where = OF_SLIDE if TABLES[table].inline else "slide_id = ?"
+        cursor.execute(f"delete from {_PARTS}.{table} where {where}", [slide_id])
+    if tables:
+        marks = ", ".join("?" * len(tables))
+        cursor.execute(
+            f"delete from {_PARTS}.{LINEAGE.name} where {OF_PART} in ({marks})",
+            [f"{slide_id}/{table}" for table in tables],
+        )
+
+
+def add_lineage(cursor: Cursor, lineage: Sequence[Mapping[str, Any]], fingerprints: Iterable[Fingerprint]) -> None:
+    """Adds rows of `lineage`, and what their fingerprints say."""
+    if lineage:
+        facts = [{"digest": f.digest, "facts": f.to_json()} for f in fingerprints]
+        insert_rows(cursor, LINEAGE, pa.Table.from_pylist(list(lineage), LINEAGE.schema))
+        insert_rows(cursor, FINGERPRINTS, pa.Table.from_pylist(facts, FINGERPRINTS.schema))
+
+
+def insert_rows(cursor: Cursor, spec: Table, rows: pa.Table) -> None:
+    """Inserts rows into an inline table."""
+    cursor.register("stpath_rows", rows)
+    names = ", ".join(f.name for f in spec.schema)
+    cursor.execute(f"insert into {_PARTS}.{spec.name} ({names}) select {names} from stpath_rows")
+    cursor.unregister("stpath_rows")
+
+
+def add_files(cursor: Cursor, table: str, files: Sequence[str]) -> None:
+    """Registers finished files. DuckLake keeps those under its data path by their relative path: the root can be moved."""
+    listed = ", ".join(quoted(f) for f in files)
+    cursor.execute(
+        f"call ducklake_add_data_files({quoted(NAME)}, {quoted(table)}, [{listed}], schema => 'parts', allow_missing => true)"
+    )
+
+
+def discard_file(cursor: Cursor, key: str) -> None:
+    """Ends a data file in the lake's metadata without reading it, as DuckLake's specification has a deletion: a snapshot, what it
+    changed, and the file's last snapshot. Runs in a transaction on the metadata alone.
+    """
+    meta = f"__ducklake_metadata_{NAME}"
+    _, table, path = key.split("/", 2)
+    found = cursor.execute(
+        f"select f.data_file_id, f.table_id from {meta}.ducklake_data_file f join {meta}.ducklake_table t using (table_id) "
+        "where t.table_name = ? and f.path = ? and f.end_snapshot is null",
+        [table, path],
+    ).fetchall()
+    if not found:
+        return
+    file_id, table_id = found[0]
+    (snapshot,) = cursor.execute(f"select max(snapshot_id) + 1 from {meta}.ducklake_snapshot").fetchall()[0]
+    cursor.execute(
+        f"insert into {meta}.ducklake_snapshot (snapshot_id, snapshot_time, schema_version, next_catalog_id, next_file_id) "
+        f"select {snapshot}, now(), schema_version, next_catalog_id, next_file_id from {meta}.ducklake_snapshot "
+        f"where snapshot_id = {snapshot - 1}"
+    )
+    cursor.execute(
+        f"insert into {meta}.ducklake_snapshot_changes (snapshot_id, changes_made) values (?, ?)",
+        [snapshot, f"deleted_from_table:{table_id}"],
+    )
+    cursor.execute(f"update {meta}.ducklake_data_file set end_snapshot = {snapshot} where data_file_id = {file_id}")
+    cursor.execute(
+        f"update {meta}.ducklake_delete_file set end_snapshot = {snapshot} "
+        f"where data_file_id = {file_id} and end_snapshot is null"
+    )
+
+
+def is_known(lake: Lake, key: str) -> bool:
+    """Whether a file is, or was in a kept snapshot, part of the lake: DuckLake would remove it with that snapshot."""
+    _, table, rest = key.split("/", 2)
+    meta = f"__ducklake_metadata_{NAME}"
+    files = f"{meta}.ducklake_data_file f join {meta}.ducklake_table t using (table_id)"
+    named = lake.rows(f"select count(*) from {files} where t.table_name = ? and f.path = ?", [table, rest])
+    waiting = f"{meta}.ducklake_files_scheduled_for_deletion"
+    leaving = lake.rows(f"select count(*) from {waiting} where path like ?", [f"%{rest}"])
+    return any(n for (n,) in named + leaving)
+
+
+def _check_slide(cursor: Cursor, slide_id: str, fingerprint: Fingerprint) -> None:
+    """Raises `SlideError` where the registered slide is no longer the one that the parts were made from."""
+    query = f"select status, sha256 from {_PARTS}.{SLIDES.name} where {OF_SLIDE}"
+    found = cursor.execute(query, [slide_id]).fetchall()
+    if not found:
+        return
+    status, sha256 = found[0]
+    if status != "ready":
+        raise SlideError(
+            f"{slide_id}: was {status} while it was worked on; nothing was stored, add it again to bring it back"
+        )
+    if fingerprint.facts.get("slide_sha256", sha256) != sha256:
+        raise SlideError(f"{slide_id}: became another scan while it was worked on; nothing was stored, run it again")
