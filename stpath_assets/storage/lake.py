@@ -49,6 +49,7 @@ _ATTACHING = re.compile(
     r"""\S+ Error: Failed to attach DuckLake MetaData .*? at path \+ "[^"]*"|Unable to connect to Postgres at "[^"]*": """,
     re.I,
 )
+_NONE = re.compile(r"DuckLake at metadata catalog .* does not exist", re.I)
 _DAMAGED = re.compile(r"not a database|malformed|disk image|corrupt", re.I)
 _IO = re.compile(r"disk I/O error", re.I)
 _ROOM = 2**20
@@ -64,6 +65,18 @@ class Lake:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+
+    def make(self) -> None:
+        """Makes the lake where there is none."""
+        try:
+            self.cursor().close()
+        except StorageError as e:
+            if not _NONE.search(str(e.__cause__)):
+                raise
+            try:
+                attach(self.home, read_only=False, create=True).close()
+            except duckdb.Error as again:
+                raise told(again, self.home) from again
 
     @property
     def stamp(self) -> tuple[int, ...] | None:
@@ -207,8 +220,10 @@ class Lake:
         return True
 
 
-def attach(home: Home, *, read_only: bool, at: str | None = None) -> Cursor:
+def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool = False) -> Cursor:
     """A new DuckDB instance with the lake attached as `lake` and `lake.main` current; `at` is a time of the past.
+
+    Only with `create` is a lake made where there is none: nobody who reads an empty database should find one there afterwards.
 
     Of a read-only root the metadata is copied first: SQLite cannot read a database in WAL mode where it cannot write.
     """
@@ -222,6 +237,8 @@ def attach(home: Home, *, read_only: bool, at: str | None = None) -> Cursor:
             connection.execute(_object_store_secret())
         metadata, options = _metadata(home)
         options |= {"data_path": quoted(home.tables_path), "override_data_path": "true"}
+        if not create:
+            options["create_if_not_exists"] = "false"
         if at is not None:
             options["snapshot_time"] = quoted(at)
         elif read_only:
@@ -252,6 +269,7 @@ def told(error: duckdb.Error, home: Home) -> StorageError:
     if _IO.search(whole) and shutil.disk_usage(home.root).free < _ROOM:
         whole += ": disk is full"  # SQLite does not say so of the files beside its database
     for pattern, what in (
+        (_NONE, f"{home.name}: holds no slides yet; add one: stpath-assets add SLIDE"),
         (_FULL, f"{home.root}: cannot be written, the disk is full; free some room and run again"),
         (_LOST, f"{home.name}: the lake's database cannot be reached; start it, or check STPATH_LAKE ({said[:200]})"),
         (_DAMAGED, f"{home.name}: is damaged ({said[:120]}); restore it from a backup (docs/operations.md)"),

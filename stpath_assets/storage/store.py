@@ -81,6 +81,7 @@ class Store:
             if is_new and not self.place.on_postgres:
                 # Made here, so that nobody else may read it; SQLite's other files take its mode over.
                 self.place.sqlite.touch(mode=0o600)
+            self.lake.make()
             for step in (schema.bring_up, schema.complete):
                 self.lake.transact(lambda cursor, step=step: step(cursor, self.place.name))  # type: ignore[misc]
             if is_new and not self.place.on_postgres:

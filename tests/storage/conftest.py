@@ -6,6 +6,7 @@ import pytest
 
 from stpath_assets.storage import Store
 from tests.storage.parts import copied
+from tests.storage.servers import bucket, database, object_server, postgres  # noqa: F401
 
 
 @pytest.fixture(scope="session")

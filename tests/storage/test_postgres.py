@@ -1,15 +1,9 @@
 """A lake whose metadata is a Postgres database: the same as on SQLite, and what a server that goes away adds."""
 
 import contextlib
-import os
-import pwd
-import shutil
 import socket
-import subprocess
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -37,80 +31,14 @@ from tests.storage.parts import (
     write_metrics,
     write_prediction,
 )
+from tests.storage.servers import PASSWORD, USER, Postgres
 
 NOW = timedelta(0)
-USER, PASSWORD = "stpath", "s3cret-word"
-
-
-class Server:
-    """A PostgreSQL server of this machine: a folder and a port of its own, reached from 127.0.0.1 only, by password."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs, self.folder = programs, folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        password = folder / "password"
-        password.write_text(PASSWORD)
-        if os.getuid() == 0:  # the server refuses to run as root
-            account = pwd.getpwnam("postgres")
-            for path in (folder, password):
-                os.chown(path, account.pw_uid, account.pw_gid)
-        self._run(
-            "initdb", "-D", "data", "-U", USER, f"--pwfile={password}", "-A", "scram-sha-256", "--no-sync", "-E", "UTF8"
-        )
-        self.start()
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        self._run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
-
-    def create(self, database: str) -> str:
-        """A new database's address, with the password in it."""
-        subprocess.run(
-            [self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, database],
-            check=True, capture_output=True, env={**os.environ, "PGPASSWORD": PASSWORD},
-        )  # fmt: skip
-        return self.address(database)
-
-    def address(self, database: str) -> str:
-        return f"postgres://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
-
-    def _run(self, program: str, *arguments: str) -> None:
-        as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
-        done = subprocess.run(
-            [*as_postgres, self._programs / program, *arguments],
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    known = os.getuid() != 0 or (shutil.which("setpriv") and any(u.pw_name == "postgres" for u in pwd.getpwall()))
-    if not found or not found[-1].with_name("postgres").exists() or not known:
-        pytest.skip("needs a PostgreSQL server")
-    # pytest's own folders are closed to the user that the server runs as.
-    with tempfile.TemporaryDirectory(prefix="stpath-postgres-") as folder:
-        Path(folder).chmod(0o700)
-        server = Server(found[-1].parent, Path(folder))
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 @pytest.fixture
-def home(server: Server, tmp_path: Path) -> Iterator[Home]:
-    yield Home(tmp_path / "root", lake=server.create(f"lake_{time.monotonic_ns()}"))
-    for known in [h for h in lake._instances if h.on_postgres]:
-        lake._forget(known)
+def home(database: str, tmp_path: Path) -> Home:
+    return Home(tmp_path / "root", lake=database)
 
 
 @pytest.fixture
@@ -145,6 +73,17 @@ def test_parts_are_written_read_replaced_and_maintained(store: Store, monkeypatc
     assert contents(Store(store.place)) == before, "as a new process reads it"
     store.remove([METRICS], "a")
     assert store.part(METRICS, "a") is None
+
+
+def test_an_empty_database_is_left_empty_by_who_only_reads(home: Home) -> None:
+    home.root.mkdir()
+    with pytest.raises(StorageError, match=r"holds no slides yet; add one: stpath-assets add SLIDE$"):
+        Store(home).parts()
+    with pytest.raises(StorageError, match="holds no slides yet"):
+        Store(home).parts()
+    store = Store(home)
+    store.create()
+    assert store.parts() == []
 
 
 def test_the_register_is_kept(store: Store, drawn_slide: Path) -> None:
@@ -200,10 +139,10 @@ def test_two_processes_make_one_lake(home: Home) -> None:
     assert len(Store(home).slide_ids(METRICS)) == 7
 
 
-def test_a_server_that_is_started_again_is_waited_for(server: Server, store: Store) -> None:
+def test_a_server_that_is_started_again_is_waited_for(postgres: Postgres, store: Store) -> None:
     write_metrics(store, metrics())
-    server.stop()
-    later = threading.Timer(1.5, server.start)
+    postgres.stop()
+    later = threading.Timer(1.5, postgres.start)
     later.start()
     try:
         write_metrics(store, metrics(mse=2.0), fingerprint=made_from(2))
@@ -223,7 +162,7 @@ def test_a_server_that_is_started_again_is_waited_for(server: Server, store: Sto
     ],
 )
 def test_connections_of_before_a_restart_are_made_anew(
-    server: Server, store: Store, ask: Callable[[Store], object]
+    postgres: Postgres, store: Store, ask: Callable[[Store], object]
 ) -> None:
     from tests.storage.parts import THROUGHPUT, any_rows
 
@@ -231,8 +170,8 @@ def test_connections_of_before_a_restart_are_made_anew(
     store.write(THROUGHPUT, "a", any_rows(THROUGHPUT), made_from(1))
     write_prediction(store, ["A"], np.ones((2, 1), np.float32))
     before = ask(store)
-    server.stop()
-    server.start()
+    postgres.stop()
+    postgres.start()
     after = ask(store)
     assert type(after) is type(before)
     if isinstance(before, pa.Table):
@@ -246,14 +185,14 @@ def require_one_line(error: StorageError) -> None:
 
 
 def test_a_server_that_is_gone_for_good_and_the_part_is_not_lost(
-    server: Server, store: Store, short_wait: None
+    postgres: Postgres, store: Store, short_wait: None
 ) -> None:
     register(store, "a")
 
     def left_alone() -> None:
         with store.stage("a", made_from(1)) as stage:
             stage.write(METRICS, metrics(mse=4.0))
-            server.stop()
+            postgres.stop()
 
     try:
         with pytest.raises(StorageError, match="database cannot be reached; start it, or check STPATH_LAKE") as error:
@@ -269,7 +208,7 @@ def test_a_server_that_is_gone_for_good_and_the_part_is_not_lost(
                 ask()
             require_one_line(error.value)
     finally:
-        server.start()
+        postgres.start()
     (file,) = files(store)
     assert store.is_current(METRICS, "a", made_from(1)), "the next run finds the finished file"
     part = store.part(METRICS, "a")

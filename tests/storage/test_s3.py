@@ -1,14 +1,11 @@
-"""Tables on an object store: a server of S3's protocol on this machine, with the metadata in lake.sqlite."""
+"""Tables on an object store: a server of S3's protocol on this machine, with the metadata in lake.sqlite or on Postgres."""
 
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from stpath_assets.errors import StorageError
 from stpath_assets.storage import Home, Store, lake, maintenance
@@ -30,28 +27,13 @@ from tests.storage.parts import (
 NOW = timedelta(0)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def store(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any-secret")
-    bucket = f"lake-{uuid.uuid4().hex[:8]}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    store = Store(Home(tmp_path / "root", tables=f"s3://{bucket}/lab 3/tables"))
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> Iterator[Store]:
+    """Its metadata on this machine, or nothing of it but locks."""
+    database = request.getfixturevalue("database") if request.param == "postgres" else None
+    store = Store(Home(tmp_path / "root", lake=database, tables=f"s3://{bucket}/lab 3/tables"))
     yield store
     lake._forget(store.place)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_parts_are_written_read_replaced_and_maintained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,9 +112,7 @@ def test_orphans_go_and_parts_stay(store: Store) -> None:
     assert store.read(METRICS, "a").equals(metrics())
 
 
-def test_a_server_that_is_gone_is_one_line_and_nothing_is_lost(
-    store: Store, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_gone_is_one_line_and_nothing_is_lost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(METRICS, "a", metrics(), made_from(1))
     monkeypatch.setattr(storage, "_verified", set())
     with monkeypatch.context() as gone:
