@@ -1,13 +1,16 @@
 """The demo, run once as a user runs it, for all tests of the pipeline."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 from stpath_assets.cli import main
 
@@ -37,15 +40,33 @@ def started(tmp_path: Path) -> "Callable[..., subprocess.Popen[str]]":
     return start
 
 
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A data root that `stpath-assets demo` has filled, and what it printed. Not to be changed by a test."""
-    home = tmp_path_factory.mktemp("demo")
-    return home, command("demo", "--home", home)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    """A data root that `stpath-assets demo` has filled, and what it printed. Not to be changed by a test.
+
+    Made once for all processes of pytest: it takes the longest of all fixtures.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home, said = folder / "demo", folder / "demo.json"
+    with FileLock(folder / "demo.lock"):
+        if not said.exists():
+            ran = command("demo", "--home", home)
+            said.write_text(json.dumps([ran.exit_code, ran.stdout, ran.stderr]))
+    return home, Ran(*json.loads(said.read_text()))
 
 
 @pytest.fixture
-def demo_home(demo: tuple[Path, Result]) -> Path:
+def demo_home(demo: tuple[Path, Ran]) -> Path:
     """The demo's data root. Not to be changed by a test."""
     home, ran = demo
     assert ran.exit_code == 0, ran.stderr
