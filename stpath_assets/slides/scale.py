@@ -1,6 +1,6 @@
 """Which scale of a scan is believed: the file's or the user's, never a guess.
 
-Pure functions of numbers; how a file says its scale belongs in the backends. Scales are µm per pixel at level 0, of x and
+Pure functions of numbers; how a file says its scale belongs in `formats`. Scales are µm per pixel at level 0, of x and
 of y: pixels need not be square.
 """
 

@@ -1,7 +1,7 @@
 """One scan: its header, its scale and its pixels, whatever file or URL it comes from.
 
 The scale comes from the file or from the user and is never guessed (`scale`); a backend reads the pixels
-(`backends`). Label and macro images and free-text tags stay in the file. What is known of many scans belongs in
+(`formats`). Label and macro images and free-text tags stay in the file. What is known of many scans belongs in
 `registry`.
 """
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import scale
-from stpath_assets.slides.backends import Backend, open_backend
+from stpath_assets.slides.formats import Backend, open_backend
 from stpath_assets.slides.resampling import shrink
 from stpath_assets.slides.source import Source, content_of
 from stpath_assets.threads import ahead

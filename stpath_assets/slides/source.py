@@ -1,7 +1,7 @@
 """Where a scan lies: a path, or a URL of any file system that fsspec knows.
 
 Answers how large it is, what its content hashes to, and how to get at its bytes: in place, or from a local copy
-for readers that need a file. What the bytes mean belongs in `backends`.
+for readers that need a file. What the bytes mean belongs in `formats`.
 """
 
 import hashlib

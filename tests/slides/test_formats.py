@@ -14,9 +14,9 @@ from PIL import Image
 
 from stpath_assets.errors import ScaleError, SlideError
 from stpath_assets.slides import Registry, Slide, open_slide
-from stpath_assets.slides.formats import OpenSlideBackend
+from stpath_assets.slides.formats.openslide import OpenSlideBackend
+from stpath_assets.slides.formats.tiff import TiffBackend
 from stpath_assets.slides.source import Source
-from stpath_assets.slides.tiff import TiffBackend
 from stpath_assets.storage import Store
 from stpath_assets.tiles import tile
 from tests.conftest import tissue_image, write_tiff

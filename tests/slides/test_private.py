@@ -26,7 +26,7 @@ from PIL import Image
 from stpath_assets.cli import main
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import open_slide
-from stpath_assets.slides.backends import VENDORS, vendor_of
+from stpath_assets.slides.formats.base import VENDORS, vendor_of
 from tests.conftest import tissue_image
 from tests.slides.drawn import PATIENT, bif, mirax, ndpi, philips, qptiff, scn
 from tests.slides.drawn_dicom import dicom

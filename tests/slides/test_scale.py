@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stpath_assets.errors import ScaleError
 from stpath_assets.slides import Registry, open_slide, scale
-from stpath_assets.slides.tiff import ome_scale
+from stpath_assets.slides.formats.tiff import ome_scale
 from stpath_assets.storage import Store
 from tests.asked import ask
 from tests.conftest import tissue_image

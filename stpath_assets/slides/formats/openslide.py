@@ -1,6 +1,6 @@
-"""Scans that are no TIFF, or a TIFF dialect that tiffslide does not read: by OpenSlide, and PNG and JPEG by Pillow.
+"""Scans that are no TIFF, or a TIFF dialect that tiffslide does not read, by OpenSlide.
 
-OpenSlide reads MIRAX (.mrxs), Hamamatsu VMS, Ventana BIF, Trestle, Sakura, Zeiss and DICOM whole-slide images.
+It reads MIRAX (.mrxs), Hamamatsu VMS, Ventana BIF, Trestle, Sakura, Zeiss and DICOM whole-slide images.
 """
 
 import configparser
@@ -12,25 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import Image
 
 from stpath_assets.errors import SlideError
-from stpath_assets.slides.backends import plainly, vendor_of
+from stpath_assets.slides.formats.base import plainly, vendor_of
+from stpath_assets.slides.formats.tiff import check_tiff
 from stpath_assets.slides.scale import power_of
 from stpath_assets.slides.source import Source
-from stpath_assets.slides.tiff import check_tiff
-
-MAX_IMAGE_PX = 1 << 29
-"""Largest PNG or JPEG, pixels: it is decoded as a whole, into 1.5 GiB here."""
-
-MAX_PX_PER_BYTE = 400
-"""Neither a PNG nor a baseline JPEG can hold more pixels a byte: deflate ends at 1032 bytes a byte, 344 RGB pixels."""
-
-_PNG_RGB8 = (8, 2)  # bit depth and colour type of the header
-_PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with an alpha channel"}
 
 
-def detected(path: Path) -> str | None:
+def detect_format(path: Path) -> str | None:
     """OpenSlide's name of a file's format, or None where it knows none, or is not there."""
     try:
         import openslide
@@ -41,7 +32,7 @@ def detected(path: Path) -> str | None:
 
 
 class OpenSlideBackend:
-    """A scan that OpenSlide reads. See `backends.Backend`.
+    """A scan that OpenSlide reads. See `base.Backend`.
 
     What was never scanned, which some formats leave out, has the scan's background colour. Boxes of a level
     whose downsample is no whole number are read with OpenSlide's own rounding, less than a pixel of the level.
@@ -74,7 +65,7 @@ class OpenSlideBackend:
             raise
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """See `backends.Backend`."""
+        """See `base.Backend`."""
         import openslide
 
         downsample = self.level_downsamples[level]
@@ -152,59 +143,3 @@ def _colour(text: str | None) -> tuple[int, int, int]:
     except ValueError:
         return 255, 255, 255
     return red, green, blue
-
-
-class ImageBackend:
-    """A PNG or JPEG, decoded as a whole on opening; it says no scale that could be believed. See `backends.Backend`."""
-
-    name = "image"
-    mpp: tuple[float, float] | None = None
-    objective_power: float | None = None
-    vendor: str | None = None
-
-    def __init__(self, source: Source) -> None:
-        """Raises `SlideError` for pixels other than 8-bit RGB, for more of them than the file can hold, and truncated files."""
-        path = source.local()
-        try:
-            # By its own class: Image.open refuses by size what is well within a scan's.
-            with _plugin(path)(path) as image:
-                _check_image(source.name, path, image)
-                self._pixels = np.asarray(image)
-        except (OSError, SyntaxError, ValueError) as e:
-            raise SlideError(f"{source.name}: is truncated or damaged ({plainly(e)}); copy it again") from e
-        height, width = self._pixels.shape[:2]
-        self.level_dimensions: tuple[tuple[int, int], ...] = ((width, height),)
-        self.level_downsamples: tuple[float, ...] = (1.0,)
-        self.files: Sequence[Path] = () if source.is_remote else (path,)
-
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """See `backends.Backend`."""
-        return np.array(self._pixels[y : y + height, x : x + width])
-
-    def close(self) -> None:
-        """Lets go of the pixels."""
-        self._pixels = np.empty((0, 0, 3), np.uint8)
-
-
-def _plugin(path: Path) -> type[ImageFile.ImageFile]:
-    with path.open("rb") as f:
-        return PngImagePlugin.PngImageFile if f.read(1) == b"\x89" else JpegImagePlugin.JpegImageFile
-
-
-def _check_image(name: str, path: Path, image: ImageFile.ImageFile) -> None:
-    kind = f"{image.mode}"
-    rgb = image.mode == "RGB"
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        # Pillow gives 16-bit RGB as 8-bit without a word.
-        depth, colour = path.open("rb").read(26)[24:]
-        rgb, kind = (depth, colour) == _PNG_RGB8, f"{depth}-bit {_PNG_KINDS.get(colour, 'of unknown colours')}"
-    if not rgb:
-        kind = {"L": "greyscale", "YCCK": "CMYK"}.get(kind, kind)
-        raise SlideError(f"{name}: is {kind}; H&E scans are 8-bit RGB, convert it first")
-    width, height = image.size
-    if width * height > MAX_PX_PER_BYTE * path.stat().st_size:
-        raise SlideError(f"{name}: declares {width} by {height} pixels, more than its bytes can hold; it is damaged")
-    if width * height > MAX_IMAGE_PX:
-        raise SlideError(
-            f"{name}: {width} by {height} pixels are too many for one PNG or JPEG; convert it to a pyramidal TIFF"
-        )

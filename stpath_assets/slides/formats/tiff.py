@@ -19,8 +19,8 @@ import tifffile
 import tiffslide
 
 from stpath_assets.errors import SlideError
-from stpath_assets.slides.backends import UnsupportedDialect, vendor_of
 from stpath_assets.slides.blocks import BlockCache, BlockLevel
+from stpath_assets.slides.formats.base import UnsupportedDialect, vendor_of
 from stpath_assets.slides.scale import power_of
 from stpath_assets.slides.source import Source
 
@@ -44,7 +44,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffBackend:
-    """A TIFF, local or over the network. See `backends.Backend`."""
+    """A TIFF, local or over the network. See `base.Backend`."""
 
     name = "tiffslide"
 
@@ -78,7 +78,7 @@ class TiffBackend:
             raise
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """See `backends.Backend`."""
+        """See `base.Backend`."""
         return self._levels[level].read(x, y, width, height)
 
     def close(self) -> None:
