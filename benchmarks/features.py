@@ -152,14 +152,15 @@ def _write_small(path: Path) -> None:
     import timm
     import torch
 
-    from stpath_assets.features.gigapath import ARCHITECTURE
+    from stpath_assets.features.encoders.gigapath import ARCHITECTURE
 
     torch.manual_seed(0)
     torch.save(timm.create_model(pretrained=False, **{**ARCHITECTURE, **SMALL}).state_dict(), path)
 
 
 def _embed_small(home: Path) -> None:
-    from stpath_assets.features import embedding, gigapath, store_features
+    from stpath_assets.features import embedding, store_features
+    from stpath_assets.features.encoders import gigapath
 
     embedding.PIECE = 32
     gigapath.ARCHITECTURE.update(SMALL)
@@ -189,7 +190,7 @@ def report_real(scan: Path, folder: Path) -> None:
 
 _MAKE = """
 import sys, timm, torch
-from stpath_assets.features.gigapath import ARCHITECTURE
+from stpath_assets.features.encoders.gigapath import ARCHITECTURE
 torch.save(timm.create_model(pretrained=False, **ARCHITECTURE).state_dict(), sys.argv[1])
 """
 

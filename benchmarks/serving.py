@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.tiles import cpu_model
 from stpath_assets.demo import write_phantom
-from stpath_assets.features import Encoder, EncoderChoice, gigapath
+from stpath_assets.features import Encoder, EncoderChoice
+from stpath_assets.features.encoders import gigapath
 from stpath_assets.features.serving import deploy
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
@@ -35,7 +36,7 @@ from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
 if DEPTH:  # in this process; a server has its own
-    from stpath_assets.features import gigapath
+    from stpath_assets.features.encoders import gigapath
     gigapath.ARCHITECTURE.update(DEPTH)
 store = Store(Path(sys.argv[1]))
 embedder = embedder_of(load_settings(store.home))
@@ -109,7 +110,7 @@ def make(path: Path, depth: int) -> None:
     """Random weights of GigaPath's architecture with fewer layers."""
     import timm
 
-    from stpath_assets.features.gigapath import ARCHITECTURE
+    from stpath_assets.features.encoders.gigapath import ARCHITECTURE
 
     torch.manual_seed(0)
     torch.save(timm.create_model(pretrained=False, **{**ARCHITECTURE, "depth": depth}).state_dict(), path)

@@ -35,7 +35,7 @@ def lookup(*arguments, **_):
     sys.stderr.write(f"NETWORK: lookup {arguments}\\n")
     raise socket.gaierror("the network is forbidden")
 socket.getaddrinfo = socket.gethostbyname = lookup
-from stpath_assets.features import gigapath
+from stpath_assets.features.encoders import gigapath
 gigapath.ARCHITECTURE.update(SIZES)
 from stpath_assets.cli import main
 for command in json.loads(sys.argv[1]):

@@ -22,7 +22,7 @@ from stpath_assets.defs.doctor import records, release_slots
 from stpath_assets.defs.materialize import instance
 from stpath_assets.doctor import Check, checks, compare_with_published, root
 from stpath_assets.doctor.models import read_tile
-from stpath_assets.features import gigapath
+from stpath_assets.features.encoders import gigapath
 from stpath_assets.features.parts import Parts
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registry

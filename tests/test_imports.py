@@ -49,7 +49,11 @@ def loaded_by(code: str, *modules: str) -> list[str]:
 def test_the_domain_is_found() -> None:
     found = set(domain_modules())
     assert {"stpath_assets.cli", "stpath_assets.storage", "stpath_assets.tiles.grid"} <= found
-    assert {"stpath_assets.prediction.stpath", "stpath_assets.features.gigapath", "stpath_assets.demo.train"} <= found
+    assert {
+        "stpath_assets.prediction.stpath",
+        "stpath_assets.features.encoders.gigapath",
+        "stpath_assets.demo.train",
+    } <= found
 
 
 def test_no_domain_module_imports_dagster() -> None:

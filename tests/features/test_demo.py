@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from stpath_assets.features.demo import DIM, DemoEncoder, describe
+from stpath_assets.features.encoders.demo import DIM, DemoEncoder, describe
 from tests.conftest import tissue_image
 
 DIGEST = "c9ca5e9d7e25dc7a9c525f26c36527e96cc3e67db8f099fd63c08bdfc6890ea2"

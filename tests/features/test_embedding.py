@@ -11,7 +11,7 @@ import tifffile
 
 from stpath_assets.errors import FeatureError, SettingsError, SlideError, StorageError, WeightsError
 from stpath_assets.features import EncoderChoice, embed, read_features, store_features
-from stpath_assets.features.demo import DemoEncoder
+from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.progress import listening
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registered, Registry, open_slide

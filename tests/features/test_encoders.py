@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stpath_assets.errors import FeatureError, SettingsError, WeightsError
-from stpath_assets.features import EncoderChoice, embed, vit
-from stpath_assets.features import gigapath as module
-from stpath_assets.features.gigapath import ARCHITECTURE, load
+from stpath_assets.features import EncoderChoice, embed
+from stpath_assets.features.encoders import gigapath as module
+from stpath_assets.features.encoders import vit
+from stpath_assets.features.encoders.gigapath import ARCHITECTURE, load
 from stpath_assets.prediction import ModelChoice, predict_expression
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import open_slide

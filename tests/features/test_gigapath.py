@@ -15,8 +15,8 @@ from torchvision.transforms import functional
 
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import EncoderChoice, embed
-from stpath_assets.features import gigapath as module
-from stpath_assets.features.gigapath import ARCHITECTURE, DIM, load
+from stpath_assets.features.encoders import gigapath as module
+from stpath_assets.features.encoders.gigapath import ARCHITECTURE, DIM, load
 from stpath_assets.slides import open_slide
 from stpath_assets.tiles import tile
 

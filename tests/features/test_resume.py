@@ -10,7 +10,7 @@ import pytest
 
 from stpath_assets.features import EncoderChoice, store_features
 from stpath_assets.features.ahead import Ahead
-from stpath_assets.features.demo import DemoEncoder
+from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.parts import Parts
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store

@@ -19,7 +19,7 @@ import pytest
 import stpath_assets
 from stpath_assets.errors import FeatureError, ServingError, SlideError
 from stpath_assets.features import EncoderChoice, embed, read_features
-from stpath_assets.features.demo import DemoEncoder
+from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.serving import client as client_module
 from stpath_assets.features.serving.client import RayEmbedder
 from stpath_assets.features.serving.messages import Hello, sample_of

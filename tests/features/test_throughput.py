@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stpath_assets.features import EncoderChoice, store_features
-from stpath_assets.features.demo import DemoEncoder
+from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.local import LocalEmbedder
 from stpath_assets.slides import Registered, Registry, Slide
 from stpath_assets.storage import Store

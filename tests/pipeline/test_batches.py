@@ -12,7 +12,7 @@ from dagster._core.loader import LoadingContextForTest
 from stpath_assets.definitions import defs
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import sync
-from stpath_assets.features.demo import DemoEncoder
+from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store

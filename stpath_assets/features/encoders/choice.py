@@ -1,20 +1,14 @@
-"""Which encoders there are, what identifies each, and how one is loaded.
-
-An encoder turns tiles into features on one device. What reads the tiles and gathers the features is in `local` and
-`embedding`; encoders on a cluster are in `serving`.
-"""
+"""Which encoders there are, what identifies each, and how one is loaded."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Literal
 
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, SettingsError
-from stpath_assets.features import demo
+from stpath_assets.features.encoders import demo
+from stpath_assets.features.encoders.base import TIMM, Encoder, Precision
 from stpath_assets.settings import Settings
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES
@@ -22,24 +16,6 @@ from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 
 CODE_VERSION = "2"
 ENCODERS = ("gigapath", "demo")
-TIMM = "timm:"
-
-Precision = Literal["float32", "bfloat16", "float16"]
-
-
-class Encoder(Protocol):
-    """Turns tiles into features. `batch_size` is how many tiles at once suit its device, `device` that device's name."""
-
-    name: str
-
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def device(self) -> str: ...  # noqa: D102
-
-    def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, H, W, 3) uint8 RGB to (B, dim) float32; the same batch gives the same bits."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -140,13 +116,13 @@ def _version(path: Path) -> tuple[Path, tuple[int, int]]:
 
 @lru_cache(maxsize=1)
 def _gigapath(path: Path, _state: tuple[int, int], device: str, precision: Precision) -> Encoder:
-    from stpath_assets.features.gigapath import load
+    from stpath_assets.features.encoders.gigapath import load
 
     return load(path, device, precision)
 
 
 @lru_cache(maxsize=1)
 def _timm(name: str, file: Any, device: str, precision: Precision) -> Encoder:
-    from stpath_assets.features.timm_models import load
+    from stpath_assets.features.encoders.timm_models import load
 
     return load(name, file and file[0], device, precision)
