@@ -4,19 +4,15 @@ Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_ex
 on first use: importing the package imports neither torch nor dagster.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from stpath_assets.version import __version__
 
 if TYPE_CHECKING:
     from stpath_assets.features import embed
     from stpath_assets.prediction import Context, predict_expression
     from stpath_assets.slides import open_slide
     from stpath_assets.tiles import tile
-
-try:
-    __version__ = version("stpath-assets")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+unknown"
 
 __all__ = ["Context", "__version__", "embed", "open_slide", "predict_expression", "tile"]
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import stpath_assets
 from stpath_assets import hashes, weights
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import Features, read_features
@@ -26,6 +25,7 @@ from stpath_assets.slides import Registered, tokens
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
+from stpath_assets.version import __version__
 
 if TYPE_CHECKING:
     import anndata
@@ -37,7 +37,7 @@ CODE_VERSION = "1"
 
 _STORED_PROVENANCE = ("stpath_weights_sha256", "vocabulary_sha256", "organ", "tech", "genes", "dtype")
 
-DEMO_WEIGHTS = Path(stpath_assets.__file__).parent / "demo" / "weights" / "stfm-demo.pth"
+DEMO_WEIGHTS = Path(__file__).parents[1] / "demo" / "weights" / "stfm-demo.pth"
 DEMO_VOCABULARY = DEMO_WEIGHTS.with_name("symbol2ensembl-demo.json")
 
 
@@ -200,7 +200,7 @@ def to_anndata(
         "fm_backbone": features.encoder,
         "mpp": features.tile_mpp,
         "slide_mpp": features.slide_mpp,
-        "version": stpath_assets.__version__,
+        "version": __version__,
         # HDF5 has no null: an absent organ or tech is the padding token's own name, an absent panel `all`.
         **{k: v if v is not None else "all" if k == "genes" else tokens.PAD for k, v in facts.items()},
     }

@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 
-import stpath_assets
 from stpath_assets.errors import ServingError, StpathError
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.local import Block as Rows
@@ -24,6 +23,7 @@ from stpath_assets.features.serving.messages import Block, Hello, Pixels, Places
 from stpath_assets.features.throughput import Meter
 from stpath_assets.slides import Slide
 from stpath_assets.tiles import Tiles
+from stpath_assets.version import __version__
 
 RECOVER_S = 120.0
 """How long a cluster that was lost in mid-slide is waited for."""
@@ -241,7 +241,7 @@ def _check(address: str, hello: Hello, choice: EncoderChoice) -> None:
     if choice.path is not None:
         expected["encoder_weights_sha256"] = choice.weights_sha256()
     found = {**hello.facts, "version": hello.version}
-    for name, wanted in {"version": stpath_assets.__version__, **expected}.items():
+    for name, wanted in {"version": __version__, **expected}.items():
         if found.get(name) != wanted:
             raise ServingError(
                 f"the encoder served at {address} is not the one asked for: its {name} is {found.get(name)}, "

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import stpath_assets
 from stpath_assets.errors import SlideError, StpathError
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.serving.messages import Block, Pixels, Places, Unreadable, sample_of
 from stpath_assets.slides import Slide, open_slide
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.tiles import Tiles
+from stpath_assets.version import __version__
 
 
 class EncoderReplica:
@@ -41,7 +41,7 @@ class EncoderReplica:
         batch_size = await asyncio.to_thread(lambda: self._encoder.batch_size)
         return {
             "facts": self._facts,
-            "version": stpath_assets.__version__,
+            "version": __version__,
             "batch_size": batch_size,
             "in_flight": self._in_flight,
         }

@@ -1,0 +1,20 @@
+"""Puts the Dagster code location together."""
+
+from typing import Any
+
+import dagster as dg
+
+from stpath_assets.defs import jobs, resources
+from stpath_assets.defs.assets import catalog, evaluation, features, prediction, slides, tiles
+
+
+def build_defs(**overrides: Any) -> dg.Definitions:
+    """The code location; `overrides` are arguments of `dagster.Definitions` that take the place of ours."""
+    parts: dict[str, Any] = {
+        "assets": dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
+        "jobs": [jobs.main, jobs.count_catalog, jobs.maintain],
+        "schedules": [jobs.maintain_nightly],
+        "resources": {"settings": resources.settings},
+        "executor": dg.multiprocess_executor.configured({"max_concurrent": 2}),
+    }
+    return dg.Definitions(**parts | overrides)
