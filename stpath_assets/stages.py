@@ -18,9 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from stpath_assets import hashes, weights
+from stpath_assets import hashes, spots, weights
 from stpath_assets.errors import SlideError, SpotsError, StpathError
-from stpath_assets.evaluation import metrics_from, read_spots, score, spots, spots_from
+from stpath_assets.evaluation import metrics_from, score, spots_from
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.prediction import predict
@@ -195,7 +195,7 @@ def _tile_grids(plan: Plan, row: Registered) -> Fingerprint:
             raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
         path = Path(row.spots_uri)
         key = f"spots {spots.CODE_VERSION} {spots.spots_fingerprint(path)}"
-        spots_digest = hashes.derived(path, key, lambda: digest_of(read_spots(path)))
+        spots_digest = hashes.derived(path, key, lambda: digest_of(spots.read_spots(path)))
     return plan.tiles_of(row).extend(row.fingerprint, regions, spots_digest, given)
 
 

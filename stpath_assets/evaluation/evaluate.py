@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stpath_assets import spots
 from stpath_assets.errors import FeatureError
-from stpath_assets.evaluation import score, spots
+from stpath_assets.evaluation import score
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint

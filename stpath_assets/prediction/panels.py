@@ -15,8 +15,8 @@ from stpath_assets.errors import SettingsError
 from stpath_assets.settings import split_genes
 
 if TYPE_CHECKING:
-    from stpath_assets.evaluation.spots import Spots
     from stpath_assets.prediction.vocabulary import Vocabulary
+    from stpath_assets.spots import Spots
 
 _TOP = re.compile(r"top(\d+):(.+)", re.IGNORECASE)
 _LISTS = (".txt", ".json")
@@ -84,7 +84,7 @@ def _top(k: int, path: Path, vocabulary: "Callable[[], Vocabulary]") -> list[str
         if len(genes) < k:
             raise SettingsError(f"{path}: has {len(genes)} genes, not {k}; ask for fewer")
         return genes[:k]
-    from stpath_assets.evaluation.spots import read_spots
+    from stpath_assets.spots import read_spots
 
     spots = read_spots(path)
     try:

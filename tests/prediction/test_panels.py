@@ -8,10 +8,10 @@ import pytest
 from scipy import sparse
 
 from stpath_assets.errors import SettingsError, SpotsError
-from stpath_assets.evaluation.spots import Spots
 from stpath_assets.prediction import ModelChoice, Vocabulary
 from stpath_assets.prediction.panels import most_variable, read_panel
 from stpath_assets.settings import Settings
+from stpath_assets.spots import Spots
 
 DEMO = ModelChoice.for_encoder("demo", Settings())
 

@@ -227,7 +227,7 @@ def test_spots_without_room_are_an_error(drawn_slide: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.filterwarnings("ignore:.*coarser than the tiles")
 def test_every_spot_of_a_real_section_has_its_tile(shared: Path) -> None:
-    from stpath_assets.evaluation import read_spots
+    from stpath_assets.spots import read_spots
 
     spots = read_spots(shared / "data" / "her2st" / "C2_counts.tsv.gz")
     with open_slide(shared / "data" / "her2st" / "C2.tif") as slide:

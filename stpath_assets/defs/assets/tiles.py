@@ -9,10 +9,10 @@ from stpath_assets import figures
 from stpath_assets.defs.assets.batches import Results
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.errors import SpotsError, TilesLostError, TissueError
-from stpath_assets.evaluation import Spots, read_spots
 from stpath_assets.features import trident
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
+from stpath_assets.spots import Spots, read_spots
 from stpath_assets.storage import Store
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import TileParameters, store_tiles

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from stpath_assets.errors import SpotsError
-from stpath_assets.evaluation import read_spots, spots_fingerprint
+from stpath_assets.spots import read_spots, spots_fingerprint
 
 COUNTS = np.array([[3, 0, 1], [0, 2, 0]])
 LOGGED = np.log1p(COUNTS)

@@ -1,7 +1,6 @@
-"""Measured expression: raw counts of spots whose centres are known in a scan's level-0 pixels.
+"""Reads measured expression: raw counts of spots whose centres are known in a scan's level-0 pixels.
 
-Finds out which form a path has, reads it (`formats`), and refuses what cannot be compared with a prediction. Pairing
-with tiles and scores belong in `score`.
+Finds out which form a path has, reads it (`formats`), and refuses what cannot be compared with a prediction.
 """
 
 import hashlib
@@ -16,8 +15,10 @@ import scipy
 
 from stpath_assets import hashes
 from stpath_assets.errors import SpotsError, StorageError
-from stpath_assets.evaluation import formats
-from stpath_assets.evaluation.formats import Measured
+from stpath_assets.spots.formats.base import Measured, are_counts, refuse_twice
+from stpath_assets.spots.formats.h5ad import read_h5ad
+from stpath_assets.spots.formats.her2st import read_her2st
+from stpath_assets.spots.formats.visium import read_visium
 
 CODE_VERSION = "1"
 """Raised whenever the same files give other rows of `spot_expression`."""
@@ -129,14 +130,14 @@ def _find(path: Path) -> _Found:
     if not path.is_file():
         raise SpotsError(f"{path}: there is no such file or folder; measured expression is {KNOWN_FORMS}")
     if path.suffix == ".h5ad":
-        return _Found("h5ad", {"h5ad": path}, formats.read_h5ad)
+        return _Found("h5ad", {"h5ad": path}, read_h5ad)
     name = re.fullmatch(r"(.+)_(counts\.tsv(?:\.gz)?)", path.name)
     if name is None:
         raise SpotsError(f"{path}: is no known form of measured expression; give {KNOWN_FORMS}")
     selection = path.with_name(f"{name[1]}_selection.tsv")
     if not selection.is_file():
         raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} beside it")
-    return _Found("her2st", {name[2]: path, "selection.tsv": selection}, formats.read_her2st)
+    return _Found("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
 
 
 def _find_visium(folder: Path) -> _Found:
@@ -150,7 +151,7 @@ def _find_visium(folder: Path) -> _Found:
         if positions is None:
             raise SpotsError(f"{outs}: the spots' positions are missing; put {_POSITIONS[0]} there")
         scale = (_SCALE_FACTORS,) if (outs / _SCALE_FACTORS).is_file() else ()
-        return _Found("visium", {name: outs / name for name in (*matrix, positions, *scale)}, formats.read_visium)
+        return _Found("visium", {name: outs / name for name in (*matrix, positions, *scale)}, read_visium)
     raise SpotsError(
         f"{folder}: is no Visium folder, it has neither {_MATRIX}.h5 nor all of {', '.join(_MATRIX_FILES)}; "
         f"measured expression is {KNOWN_FORMS}"
@@ -161,7 +162,7 @@ def _check_spots(measured: Measured, file: Path) -> None:
     if not measured.spot_ids or not measured.genes:
         said = "".join(f" ({note})" for note in measured.notes)
         raise SpotsError(f"{file}: no spot or gene remains{said}; check that counts and positions are of one sample")
-    formats.refuse_twice(measured.spot_ids, file, "spot")
+    refuse_twice(measured.spot_ids, file, "spot")
 
 
 def _check_positions(measured: Measured, file: Path) -> None:
@@ -177,7 +178,7 @@ def _check_counts(measured: Measured, file: Path) -> None:
     where = f" in {measured.held_in}" if measured.held_in else ""
     put = "put raw counts into layers['counts']" if measured.held_in else "give the raw counts"
     entries = measured.counts.tocoo()
-    wrong = ~formats.are_counts(entries.data)
+    wrong = ~are_counts(entries.data)
     if wrong.any():
         first = int(wrong.argmax())
         spot, gene = measured.spot_ids[entries.row[first]], measured.genes[entries.col[first]]

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.io import mmwrite
 
 from stpath_assets.errors import SpotsError
-from stpath_assets.evaluation import read_spots, spots_fingerprint
+from stpath_assets.spots import read_spots, spots_fingerprint
 
 BARCODES = ["AAAC-1", "CCCG-1", "GGGT-1"]
 SYMBOLS = ["VIM", "TBCE", "TBCE", "HASHTAG"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stpath_assets.errors import SpotsError
-from stpath_assets.evaluation import check_inside, read_spots, spots_fingerprint
+from stpath_assets.spots import check_inside, read_spots, spots_fingerprint
 
 COUNTS = ["\tVIM\tACTB\tEPCAM", "10x21\t0\t5\t1", "10x22\t2\t0\t0", "11x21\t0\t7\t300"]
 SELECTION = [

@@ -1,0 +1,9 @@
+"""Spots: measured expression as an input, raw counts of spots whose centres are known on the scan.
+
+`formats` reads the file forms, `reading` finds out which one a path has and refuses what cannot be compared with a prediction.
+Pairing with tiles and scores belong in `evaluation`.
+"""
+
+from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
+
+__all__ = ["CODE_VERSION", "KNOWN_FORMS", "Spots", "check_inside", "read_spots", "spots_fingerprint"]

@@ -1,0 +1,1 @@
+"""The forms of files of measured expression, one file a technology."""

@@ -1,0 +1,113 @@
+"""A Visium folder: what Space Ranger puts out."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import scipy
+
+from stpath_assets.errors import SpotsError
+from stpath_assets.spots.formats.base import (
+    Measured,
+    check_sparse,
+    match_places,
+    read_column,
+    read_numbers,
+    reading,
+    refuse_twice,
+)
+
+_POSITION_COLUMNS = [
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+]
+
+
+def read_visium(files: dict[str, Path]) -> Measured:
+    """Counts of a Space Ranger run, only spots in tissue; its full-resolution image is the scan's level 0."""
+    barcodes, genes, counts = _feature_matrix(files)
+    path = next(path for name, path in files.items() if "tissue_positions" in name)
+    with reading(path, "a table of spots"):
+        table = _visium_positions(path)
+        placed = read_column(table, "barcode", path).to_pylist()
+    y_px, x_px = (read_numbers(table, f"pxl_{axis}_in_fullres", path) for axis in ("row", "col"))
+    refuse_twice(placed, path, "barcode")
+    rows, at, notes = match_places(barcodes, placed, read_numbers(table, "in_tissue", path) == 1, "in tissue")
+    diameter = None
+    for scale in (path for name, path in files.items() if name.endswith(".json")):
+        with reading(scale, "JSON"):
+            if (said := json.loads(scale.read_text("utf-8")).get("spot_diameter_fullres")) is not None:
+                diameter = float(said)
+    xy_px = np.column_stack([x_px, y_px])[at]
+    return Measured([barcodes[i] for i in rows], xy_px, genes, counts[rows], notes, diameter)
+
+
+def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
+    """Barcodes, genes and counts (barcodes, genes) of a 10x feature matrix, other features left out."""
+    hdf5 = next((path for name, path in files.items() if name.endswith(".h5")), None)
+    path = hdf5 or next(path for name, path in files.items() if name.endswith(".mtx.gz"))
+    with reading(path, "a feature matrix of Space Ranger"):
+        barcodes, symbols, kinds, counts = _matrix_hdf5(path) if hdf5 else _matrix_folder(path.parent)
+        if counts.shape != (len(barcodes), len(symbols)):
+            raise ValueError(f"{counts.shape} counts, {len(barcodes)} barcodes, {len(symbols)} features")
+        genes = [i for i, kind in enumerate(kinds) if kind == "Gene Expression"]
+    if not genes:
+        raise SpotsError(f"{path}: has no feature of type Gene Expression; give a gene expression run")
+    return barcodes, [symbols[i] for i in genes], counts[:, genes]
+
+
+def _matrix_hdf5(path: Path) -> tuple[list[str], list[str], list[str], "scipy.sparse.csr_matrix"]:
+    import h5py
+
+    with h5py.File(path, "r") as f:
+        matrix = f["matrix"]
+        barcodes, symbols, kinds = (
+            [item.decode() for item in matrix[name][:]]
+            for name in ("barcodes", "features/name", "features/feature_type")
+        )
+        n_features, n_barcodes = matrix["shape"][:]
+        parts = (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:])
+    # Columns of the stored matrix are barcodes: read as rows, it is its transpose.
+    return barcodes, symbols, kinds, check_sparse(scipy.sparse.csr_matrix(parts, shape=(n_barcodes, n_features)))
+
+
+def _matrix_folder(folder: Path) -> tuple[list[str], list[str], list[str], "scipy.sparse.csr_matrix"]:
+    barcodes, features = (
+        gzip.decompress((folder / f"{name}.tsv.gz").read_bytes()).decode().splitlines()
+        for name in ("barcodes", "features")
+    )
+    cells = [line.split("\t") for line in features]
+    return barcodes, [c[1] for c in cells], [c[2] for c in cells], _matrix_market(folder / "matrix.mtx.gz")
+
+
+def _matrix_market(path: Path) -> "scipy.sparse.csr_matrix":
+    """Counts (barcodes, features) of a Matrix Market file; scipy's reader ends the process on some damaged ones."""
+    with gzip.open(path) as f:
+        if not re.match(rb"%%MatrixMarket matrix coordinate (integer|real) general\s", f.readline()):
+            raise ValueError("not a Matrix Market file of counts")
+        n_features, n_barcodes, n_entries = map(int, next(line for line in f if line[:1] != b"%").split())
+        names = pacsv.ReadOptions(column_names=["feature", "barcode", "count"])
+        entries = pacsv.read_csv(f, read_options=names, parse_options=pacsv.ParseOptions(delimiter=" "))
+    if len(entries) != n_entries:
+        raise ValueError(f"{len(entries)} entries where its header says {n_entries}")
+    feature, barcode = (entries[name].cast(pa.int64()).to_numpy() - 1 for name in ("feature", "barcode"))
+    counts = entries["count"].cast(pa.float64()).to_numpy()
+    return scipy.sparse.csr_matrix((counts, (barcode, feature)), shape=(n_barcodes, n_features))
+
+
+def _visium_positions(path: Path) -> pa.Table:
+    """The table of spots; Space Ranger before 2.0 writes it without a header."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path, partitioning=None)
+    with path.open("rb") as f:
+        names = None if f.readline().startswith(b"barcode") else _POSITION_COLUMNS
+    return pacsv.read_csv(path, read_options=pacsv.ReadOptions(column_names=names))
