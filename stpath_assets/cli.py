@@ -130,9 +130,11 @@ def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
 @_common
 def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
     """Bring slides up to date, all stages; without SLIDE_ID all that are registered."""
+    from stpath_assets.prediction import panels
     from stpath_assets.settings import load_settings
 
-    settings = load_settings(home, genes=genes, encoder=encoder)
+    # Kept with the slides, for later commands that are given in other folders.
+    settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder)
     sys.exit(_run(settings, slide_ids, as_json))
 
 

@@ -33,7 +33,7 @@ def read_panel(text: str, vocabulary: "Callable[[], Vocabulary]") -> list[str] |
     - a path ending in .txt (genes by line, space or comma, `#` begins a comment) or .json (a list of genes, or HEST's
       `{"genes": […]}`): its genes
     - `top50:PATH`, or another number: of a .txt or .json its first 50 genes; of measured expression (any form that
-      `evaluation.read_spots` takes) its 50 most variable genes, see `most_variable`
+      `spots.read_spots` takes) its 50 most variable genes, see `most_variable`
 
     `vocabulary` is called only where genes must be chosen. Raises `SettingsError` for a panel that is empty, unreadable, or
     smaller than asked for, `SpotsError` for measured expression that cannot be read.
@@ -46,6 +46,16 @@ def read_panel(text: str, vocabulary: "Callable[[], Vocabulary]") -> list[str] |
     if text.casefold().endswith(_LISTS):
         return _listed(Path(text).expanduser())
     return split_genes(text)
+
+
+def absolute(text: str) -> str:
+    """The same panel for who stands in another folder: a path in it is made absolute."""
+    text = text.strip()
+    if top := _TOP.fullmatch(text):
+        return f"top{top[1]}:{Path(top[2].strip()).expanduser().absolute()}"
+    if text.casefold().endswith(_LISTS):
+        return str(Path(text).expanduser().absolute())
+    return text
 
 
 def most_variable(spots: "Spots", k: int, vocabulary: "Vocabulary") -> list[str]:

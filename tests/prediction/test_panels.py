@@ -9,7 +9,7 @@ from scipy import sparse
 
 from stpath_assets.errors import SettingsError, SpotsError
 from stpath_assets.prediction import ModelChoice, Vocabulary
-from stpath_assets.prediction.panels import most_variable, read_panel
+from stpath_assets.prediction.panels import absolute, most_variable, read_panel
 from stpath_assets.settings import Settings
 from stpath_assets.spots import Spots
 
@@ -126,3 +126,18 @@ def test_of_measured_expression_by_the_settings(shared: Path) -> None:
 def test_measured_expression_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SpotsError, match="there is no such file"):
         read_panel(f"top50:{tmp_path}/nothing.h5ad", no_vocabulary)
+
+
+@pytest.mark.parametrize("text", ["EPCAM,ERBB2", "all", " all "])
+def test_a_panel_without_a_path_is_the_same_everywhere(text: str) -> None:
+    assert absolute(text) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["mine.txt", "mine.JSON", "top50:mine.txt", "top5: her2st/a_counts.tsv.gz"])
+def test_a_path_in_a_panel_does_not_depend_on_the_folder(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head, colon, name = text.rpartition(":")
+    assert absolute(text) == f"{head}{colon}{tmp_path / name.strip()}"
+    assert absolute(absolute(text)) == absolute(text)
