@@ -1,5 +1,5 @@
 """The Dagster code location: what `workspace.yaml` and `dg` load."""
 
-from stpath_assets.defs.build import build_defs
+from stpath_assets.defs.build import code_location
 
-defs = build_defs()
+defs = code_location()

@@ -1,5 +1,6 @@
 """Puts the Dagster code location together."""
 
+from functools import lru_cache
 from typing import Any
 
 import dagster as dg
@@ -18,3 +19,9 @@ def build_defs(**overrides: Any) -> dg.Definitions:
         "executor": dg.multiprocess_executor.configured({"max_concurrent": 2}),
     }
     return dg.Definitions(**parts | overrides)
+
+
+@lru_cache(maxsize=1)
+def code_location() -> dg.Definitions:
+    """The code location as it is served and run, put together once a process."""
+    return build_defs()

@@ -66,9 +66,9 @@ def materialize(
     settings: Settings, slide_ids: Sequence[str], on_slide: Callable[[str], None] = lambda _: None
 ) -> list[Outcome]:
     """Runs job `main` for each slide and then `count_catalog`; failures are values, and the other slides go on."""
-    from stpath_assets.defs.build import build_defs
+    from stpath_assets.defs.build import code_location
 
-    defs, outcomes = build_defs(), []
+    defs, outcomes = code_location(), []
     with instance(settings) as opened:
         release_dead(opened)
         sync(opened, Registry(Store.of(settings)))
