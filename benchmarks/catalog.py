@@ -147,8 +147,8 @@ registered in bulk, 100 slides a transaction. All files are in the page cache.
   that opens a file a slide with `anndata.read_h5ad(backed="r")` and reads the gene's column.
 - Figures are medians. What is compared takes turns in one run, on a machine that other work shared: the ratios say more than the
   times.
-- What grows with the number of slides does so because DuckDB's SQLite scanner passes no filter on: each statement reads the list of
-  all files, some 15 ms at 5,000 slides, and each look at `lineage` all of its rows. A commit is six statements.
+- What grows with the number of slides does so because DuckDB's SQLite scanner passes no filter on: each statement reads the list
+  of all files, some 15 ms at 5,000 slides, and each look at `lineage` all of its rows. A commit is six statements.
 - A writer stores predictions and scores of a slide in one stage, all of one number. A result is *mixed* where a slide has two
   numbers, or fewer values than it should. Readers are `catalog.query`, `Store.read_by_gene`, and two clients of plain DuckDB.
 
