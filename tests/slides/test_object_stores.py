@@ -8,7 +8,6 @@ import boto3
 import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import Registry, open_slide
@@ -16,17 +15,15 @@ from stpath_assets.storage import Store
 from stpath_assets.tiles import tile
 from tests.conftest import tissue_image, write_tiff
 from tests.slides.drawn import jpeg
+from tests.storage.servers import object_store
 
 BUCKET = "scans"
 
 
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with object_store() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -201,3 +201,16 @@ def run_python(code: str, *arguments: str, **options: Any) -> subprocess.Complet
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def write_two(store: Store) -> tuple[Any, Any]:
+    """Slides a and b with a part of every table of files, one of them replaced: all contents, and what the views show."""
+    register(store, "a", "b")
+    for table in FILES:
+        for slide_id in "ab":
+            write_any(store, table, slide_id)
+    store.write(METRICS, "a", metrics(3, 9.0), made_from(2))
+    assert set(store.read(METRICS, "a")["mse"].to_pylist()) == {9.0}
+    seen = views(store)
+    assert len(seen[PREDICTIONS]) == 20
+    return contents(store), seen

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -92,14 +93,20 @@ def database(postgres: Postgres) -> Iterator[str]:
         lake._forget(known)
 
 
-@pytest.fixture(scope="session")
-def object_server() -> Iterator[str]:
+@contextmanager
+def object_store() -> Iterator[str]:
     """The address of a server of S3's protocol."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[str]:
+    with object_store() as address:
+        yield address
 
 
 @pytest.fixture

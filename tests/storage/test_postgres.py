@@ -27,9 +27,9 @@ from tests.storage.parts import (
     metrics,
     register,
     views,
-    write_any,
     write_metrics,
     write_prediction,
+    write_two,
 )
 from tests.storage.servers import PASSWORD, USER, Postgres
 
@@ -55,14 +55,7 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parts_are_written_read_replaced_and_maintained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "LEAST_PARTS", 2)
-    register(store, "a", "b")
-    for table in FILES:
-        for slide_id in "ab":
-            write_any(store, table, slide_id)
-    write_metrics(store, metrics(3, 9.0), fingerprint=made_from(2))
-    before, seen = contents(store), views(store)
-    assert set(store.read(METRICS, "a")["mse"].to_pylist()) == {9.0}
-    assert len(seen[PREDICTIONS]) == 20
+    before, seen = write_two(store)
     assert not (store.home / "lake.sqlite").exists()
     done = maintenance.maintain(store, NOW, NOW, NOW)
     assert (done.merged, done.into) == (2 * len(FILES), len(FILES))

@@ -13,7 +13,6 @@ from stpath_assets.storage import store as storage
 from tests.storage.parts import (
     FILES,
     METRICS,
-    PREDICTIONS,
     contents,
     files,
     killed_before_registration,
@@ -21,7 +20,7 @@ from tests.storage.parts import (
     metrics,
     register,
     views,
-    write_any,
+    write_two,
 )
 
 NOW = timedelta(0)
@@ -38,14 +37,7 @@ def store(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> Iterat
 
 def test_parts_are_written_read_replaced_and_maintained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "LEAST_PARTS", 2)
-    register(store, "a", "b")
-    for table in FILES:
-        for slide_id in "ab":
-            write_any(store, table, slide_id)
-    store.write(METRICS, "a", metrics(3, 9.0), made_from(2))
-    before, seen = contents(store), views(store)
-    assert set(store.read(METRICS, "a")["mse"].to_pylist()) == {9.0}
-    assert len(seen[PREDICTIONS]) == 20
+    before, seen = write_two(store)
     assert len(files(store)) == 2 * len(FILES) + 1
     assert [p for p in (store.home / "tables").rglob("*") if p.is_file()] == []
     assert store.is_current(METRICS, "a", made_from(2))
