@@ -35,12 +35,15 @@ _FINGERPRINTS = f"select digest, any_value(facts) as facts from parts.{FINGERPRI
 """One row a fingerprint: two writers of the same may each have kept it."""
 
 
-def bring_up(cursor: Cursor, home: str) -> None:
-    """Makes what the lake lacks: tables and columns. Raises `StorageError` for a lake of a newer program."""
+def bring_up(cursor: Cursor, home: str) -> bool:
+    """Makes what the lake lacks, tables and columns, and says whether it lacked nothing.
+
+    Raises `StorageError` for a lake of a newer program.
+    """
     about = read_about(cursor)
     check_layout(about, home)
     if about == _wanted():
-        return
+        return True
     if not about:
         # Nothing of tables of files is kept in the metadata. Deleted rows least of all: a file goes when it has none left.
         cursor.execute(f"call {NAME}.set_option('data_inlining_row_limit', 0)")
@@ -48,6 +51,7 @@ def bring_up(cursor: Cursor, home: str) -> None:
     cursor.execute(f"create table if not exists {_ABOUT} (key varchar, value varchar)")
     for table in TABLES.values():
         _bring_up_table(cursor, table)
+    return False
 
 
 def complete(cursor: Cursor, home: str) -> None:

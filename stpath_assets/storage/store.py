@@ -77,16 +77,16 @@ class Store:
         self.place.create()
         with lock(self.home / "locks" / "create.lock", CREATE_WAIT_S, f"{self.home}: its lake"):
             self._require_metadata()
-            is_new = not self.place.sqlite.exists()
-            if is_new and not self.place.on_postgres:
+            if not self.place.on_postgres and not self.place.sqlite.exists():
                 # Made here, so that nobody else may read it; SQLite's other files take its mode over.
                 self.place.sqlite.touch(mode=0o600)
             self.lake.make()
-            for step in (schema.bring_up, schema.complete):
-                self.lake.transact(lambda cursor, step=step: step(cursor, self.place.name))  # type: ignore[misc]
-            if is_new and not self.place.on_postgres:
-                with self.lake.alone():
-                    schema.keep_few_statistics(self.place.sqlite)
+            if not self.lake.transact(lambda cursor: schema.bring_up(cursor, self.place.name)):
+                if not self.place.on_postgres:
+                    with self.lake.alone():
+                        schema.keep_few_statistics(self.place.sqlite)
+                # Last: what is killed before it is begun anew.
+                self.lake.transact(lambda cursor: schema.complete(cursor, self.place.name))
             self._is_open = True
             takeover.take_over(self)
 

@@ -5,12 +5,14 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -819,3 +821,23 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"), atomic_file(tmp_path / "x.txt"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_of_making_a_lake_is_made_up_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The trigger that keeps lake.sqlite small is made after the tables, and before the lake counts as whole."""
+    new = Store(tmp_path / "new")
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stpath_assets.storage.schema.keep_few_statistics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            new.create()
+    Store(new.home).create()
+    with closing(sqlite3.connect(new.place.sqlite)) as database:
+        assert database.execute("select name from sqlite_master where type = 'trigger'").fetchall() == [
+            ("stpath_few_statistics",)
+        ]
+    write_metrics(Store(new.home), metrics())
+    assert Store(new.home).read(METRICS, "a").num_rows == 3
