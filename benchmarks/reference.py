@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stpath_assets.prediction.vocabulary import MASK_COLUMN
+from stpath_assets.vocabulary.genes import MASK_COLUMN
 
 State = dict[str, Tensor]
 Pairs = Literal["once", "each block", "distances"]

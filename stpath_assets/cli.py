@@ -233,8 +233,9 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
         from stpath_assets.prediction import ModelChoice, predict_expression
         from stpath_assets.progress import listening
         from stpath_assets.settings import load_settings
-        from stpath_assets.slides import open_slide, tokens
+        from stpath_assets.slides import open_slide
         from stpath_assets.tiles import tile
+        from stpath_assets.vocabulary import tokens
 
         settings = load_settings(home, genes=genes, encoder=encoder)
         organ, tech = tokens.organ(given["organ"]), tokens.tech(given["tech"])

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stpath_assets import hashes, spots, weights
+from stpath_assets import spots, weights
 from stpath_assets.errors import SlideError, SpotsError, StpathError
 from stpath_assets.evaluation import metrics_from, score, spots_from
 from stpath_assets.features import embedder_of, encoders
@@ -46,6 +46,7 @@ from stpath_assets.tiles import TileParameters
 from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 from stpath_assets.tiles.survey import CODE as TILES_CODE
 from stpath_assets.tiles.survey import digest_of
+from stpath_assets.weights import hashes
 
 Expected = Callable[["Plan", Registered], "Fingerprint | None"]
 

@@ -15,6 +15,8 @@ MODULES = {
 }
 ORDER = (
     "storage",
+    "vocabulary",
+    "weights",
     "slides",
     "spots",
     "tiles",

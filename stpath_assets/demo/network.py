@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stpath_assets.prediction.vocabulary import FIRST_GENE_COLUMN as GENES_FROM
-from stpath_assets.prediction.vocabulary import MASK_COLUMN as MASK
-from stpath_assets.slides import tokens
+from stpath_assets.vocabulary import tokens
+from stpath_assets.vocabulary.genes import FIRST_GENE_COLUMN as GENES_FROM
+from stpath_assets.vocabulary.genes import MASK_COLUMN as MASK
 
 
 @dataclass(frozen=True)

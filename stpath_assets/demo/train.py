@@ -23,11 +23,12 @@ from stpath_assets.demo.network import GENES_FROM, Shape, forward, initial_state
 from stpath_assets.evaluation.score import score
 from stpath_assets.features.encoders.demo import DIM, DemoEncoder
 from stpath_assets.prediction import Vocabulary
-from stpath_assets.slides import Slide, open_slide, tokens
+from stpath_assets.slides import Slide, open_slide
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.storage import atomic_file
 from stpath_assets.tiles.grid import Grid, side_in_level0
 from stpath_assets.tiles.reader import read_tiles
+from stpath_assets.vocabulary import tokens
 
 WEIGHTS = Path(__file__).parent / "weights"
 _TILE_PX, _TILE_MPP = 224, 0.5

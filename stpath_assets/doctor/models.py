@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets import hashes, hub, weights
+from stpath_assets import weights
 from stpath_assets.doctor.check import Check, attempt
 from stpath_assets.errors import FeatureError, StpathError
 from stpath_assets.features import EncoderChoice
 from stpath_assets.prediction import ModelChoice
 from stpath_assets.settings import Settings
+from stpath_assets.weights import hashes
 
 READERS = {"tiffslide": "tiffslide", "openslide": "openslide-python"}
 
@@ -39,7 +40,7 @@ def device(settings: Settings) -> Check:
     """What would compute, and in which precision."""
 
     def look() -> str:
-        shown = name = weights.device(settings.device)
+        shown = name = weights.choose_device(settings.device)
         if name.startswith("cuda"):
             import torch
 
@@ -61,7 +62,7 @@ def weights_files(settings: Settings, checksums: bool = True) -> Iterator[Check]
     )
 
 
-def _file(name: str, local: Path | None, published: hub.HubFile, checksums: bool) -> Check:
+def _file(name: str, local: Path | None, published: weights.HubFile, checksums: bool) -> Check:
     try:
         path = weights.present(local, published)
         if not checksums:

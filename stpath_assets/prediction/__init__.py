@@ -7,7 +7,7 @@ measurements. Names are imported on first use, so that the organs and genes can 
 from typing import TYPE_CHECKING, Any
 
 from stpath_assets.prediction.context import Context
-from stpath_assets.prediction.vocabulary import Vocabulary
+from stpath_assets.vocabulary.genes import Vocabulary
 
 if TYPE_CHECKING:
     from stpath_assets.prediction.predict import (

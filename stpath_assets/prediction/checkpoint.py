@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stpath_assets.errors import WeightsError
-from stpath_assets.prediction.vocabulary import Vocabulary
-from stpath_assets.slides import tokens
+from stpath_assets.vocabulary import tokens
+from stpath_assets.vocabulary.genes import Vocabulary
 from stpath_assets.weights import read_state_dict
 
 

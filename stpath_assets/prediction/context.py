@@ -16,7 +16,7 @@ import scipy
 from stpath_assets.errors import SpotsError
 
 if TYPE_CHECKING:
-    from stpath_assets.prediction.vocabulary import Vocabulary
+    from stpath_assets.vocabulary.genes import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from stpath_assets.errors import SettingsError
 from stpath_assets.settings import split_genes
 
 if TYPE_CHECKING:
-    from stpath_assets.prediction.vocabulary import Vocabulary
     from stpath_assets.spots import Spots
+    from stpath_assets.vocabulary.genes import Vocabulary
 
 _TOP = re.compile(r"top(\d+):(.+)", re.IGNORECASE)
 _LISTS = (".txt", ".json")

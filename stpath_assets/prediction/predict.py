@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets import hashes, weights
+from stpath_assets import weights
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features import Features, read_features
 from stpath_assets.prediction.context import Context
 from stpath_assets.prediction.panels import read_panel
-from stpath_assets.prediction.vocabulary import Unknown, Vocabulary
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
-from stpath_assets.slides import Registered, tokens
+from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 from stpath_assets.version import __version__
+from stpath_assets.vocabulary import tokens
+from stpath_assets.vocabulary.genes import Unknown, Vocabulary
+from stpath_assets.weights import hashes
 
 if TYPE_CHECKING:
     import anndata
@@ -71,7 +73,7 @@ class ModelChoice:
             raise _no_vocabulary()
         path = weights.locate(self.weights, weights.STPATH)
         mtimes = path.stat().st_mtime_ns, _mtime(self.vocabulary)
-        return _load(path, self.vocabulary, weights.device(self.device), self.dtype, mtimes)
+        return _load(path, self.vocabulary, weights.choose_device(self.device), self.dtype, mtimes)
 
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary alone, to look genes up before any work is done."""
@@ -91,7 +93,7 @@ class ModelChoice:
             raise _no_vocabulary()
         return {
             "model": self.name,
-            "stpath_weights_sha256": weights.sha256_of(weights.locate(self.weights, weights.STPATH)),
+            "stpath_weights_sha256": hashes.sha256_of(weights.locate(self.weights, weights.STPATH)),
             "vocabulary_sha256": hashes.sha256_of(self.vocabulary),
             "dtype": self.dtype,
         }

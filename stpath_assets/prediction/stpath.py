@@ -22,9 +22,9 @@ from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.prediction import checkpoint
 from stpath_assets.prediction.context import Context
 from stpath_assets.prediction.inputs import ROWS, checked, chunks, scaled_coordinates
-from stpath_assets.prediction.vocabulary import MASK_COLUMN, Unknown, Vocabulary
-from stpath_assets.slides import tokens
 from stpath_assets.storage.fingerprint import sha256_of_file
+from stpath_assets.vocabulary import tokens
+from stpath_assets.vocabulary.genes import MASK_COLUMN, Unknown, Vocabulary
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

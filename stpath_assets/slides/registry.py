@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 
 from stpath_assets.errors import SlideError
-from stpath_assets.slides import tokens
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
@@ -28,6 +27,7 @@ from stpath_assets.storage.locks import lock
 from stpath_assets.storage.part import OF_SLIDE
 from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import SLIDES
+from stpath_assets.vocabulary import tokens
 
 CODE_VERSION = "2"
 _SUFFIXES = re.compile(

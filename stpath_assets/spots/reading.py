@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from stpath_assets import hashes
 from stpath_assets.errors import SpotsError, StorageError
 from stpath_assets.spots.formats.base import Measured, are_counts, refuse_twice
 from stpath_assets.spots.formats.h5ad import read_h5ad
 from stpath_assets.spots.formats.her2st import read_her2st
 from stpath_assets.spots.formats.visium import read_visium
+from stpath_assets.weights import hashes
 
 CODE_VERSION = "1"
 """Raised whenever the same files give other rows of `spot_expression`."""

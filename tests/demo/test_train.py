@@ -17,9 +17,10 @@ from stpath_assets.demo.train import WEIGHTS, Recipe, Sample, learn, save, spot_
 from stpath_assets.evaluation.score import pair, score
 from stpath_assets.features import embed
 from stpath_assets.prediction import Context, STPath, Vocabulary
-from stpath_assets.slides import open_slide, tokens
+from stpath_assets.slides import open_slide
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.tiles import tile
+from stpath_assets.vocabulary import tokens
 
 GENES = [g.symbol for g in PANEL]
 

@@ -4,7 +4,7 @@ An encoder turns tiles into features on one device. What reads the tiles and gat
 `embedding`; encoders on a cluster are in `serving`.
 """
 
-from stpath_assets.features.encoders.base import Encoder, Precision
+from stpath_assets.features.encoders.base import Encoder
 from stpath_assets.features.encoders.choice import CODE_VERSION, EncoderChoice, extend, require_width
 
-__all__ = ["CODE_VERSION", "Encoder", "EncoderChoice", "Precision", "extend", "require_width"]
+__all__ = ["CODE_VERSION", "Encoder", "EncoderChoice", "extend", "require_width"]

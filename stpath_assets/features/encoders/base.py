@@ -1,14 +1,12 @@
 """What an encoder is, and the words that encoders share."""
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 TIMM = "timm:"
 """What the names of encoders of timm's begin with."""
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Encoder(Protocol):

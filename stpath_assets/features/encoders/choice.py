@@ -8,11 +8,12 @@ from typing import Any, Literal
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.features.encoders import demo
-from stpath_assets.features.encoders.base import TIMM, Encoder, Precision
+from stpath_assets.features.encoders.base import TIMM, Encoder
 from stpath_assets.settings import Settings
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import GIGAPATH_FEATURES
 from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
+from stpath_assets.weights import Precision, hashes
 
 CODE_VERSION = "2"
 ENCODERS = ("gigapath", "demo")
@@ -50,8 +51,8 @@ class EncoderChoice:
         """The encoder itself, kept for the life of the process: one load serves every slide of a batch."""
         if self.name == "demo":
             return demo.DemoEncoder()
-        device = weights.device(self.device)
-        precision = weights.precision(self.precision, device)
+        device = weights.choose_device(self.device)
+        precision = weights.choose_precision(self.precision, device)
         if self.name == "gigapath":
             return _gigapath(*self._file(), device, precision)
         return _timm(self.name.removeprefix(TIMM), self.path and _version(self.path), device, precision)
@@ -63,14 +64,14 @@ class EncoderChoice:
         if self.name == "demo":
             return "none"
         if self.name == "gigapath":
-            return weights.sha256_of(self._file()[0])
+            return hashes.sha256_of(self._file()[0])
         return str(self.load().weights_sha256)  # type: ignore[attr-defined]
 
     def used_precision(self) -> Precision:
         """The precision that `auto` comes to on the device."""
         if self.name == "demo":
             return "float32"
-        return weights.precision(self.precision, weights.device(self.device))
+        return weights.choose_precision(self.precision, weights.choose_device(self.device))
 
     def facts(self) -> dict[str, str]:
         """What features depend on beside the pixels, by the names that fingerprints use."""

@@ -13,8 +13,8 @@ import torch
 
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, WeightsError
-from stpath_assets.features.encoders.base import Precision
 from stpath_assets.features.encoders.vit import TorchEncoder, checked_state
+from stpath_assets.weights import Precision
 
 DIM = 1536
 TILE_PX = 224

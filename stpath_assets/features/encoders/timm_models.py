@@ -14,8 +14,9 @@ from PIL import Image
 
 from stpath_assets import weights
 from stpath_assets.errors import WeightsError
-from stpath_assets.features.encoders.base import TIMM, Precision
+from stpath_assets.features.encoders.base import TIMM
 from stpath_assets.features.encoders.vit import TorchEncoder, checked_state
+from stpath_assets.weights import Precision
 
 
 def load(name: str, path: Path | None, device: str = "cpu", precision: Precision = "float32") -> TorchEncoder:

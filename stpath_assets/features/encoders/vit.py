@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from stpath_assets.errors import FeatureError
-from stpath_assets.features.encoders.base import Precision
+from stpath_assets.weights import Precision
 
 MOST_TILES = 256
 """Largest batch that is tried: from there on a GPU gains nothing and memory is better left to others."""

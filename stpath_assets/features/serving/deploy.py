@@ -55,7 +55,7 @@ def gpus_of(choice: EncoderChoice, asked: float | None) -> float:
     """GPUs a replica: as asked, else one where the encoder would use one here."""
     if asked is not None or choice.name == "demo":
         return asked or 0.0
-    return float(weights.device(choice.device).startswith("cuda"))
+    return float(weights.choose_device(choice.device).startswith("cuda"))
 
 
 def wait_and_stop() -> None:

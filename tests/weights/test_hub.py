@@ -18,8 +18,8 @@ from typing import ClassVar
 import huggingface_hub
 import pytest
 
-from stpath_assets import hub
 from stpath_assets.errors import WeightsError
+from stpath_assets.weights import hub
 
 TOKEN = "hf_of_the_test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,7 +38,7 @@ ERRORS = {
 CLIENT = """
 import json, sys, time
 time.sleep = lambda _: None
-from stpath_assets import hub
+from stpath_assets.weights import hub
 from stpath_assets.errors import WeightsError
 said = {}
 for name in sys.argv[1:]:

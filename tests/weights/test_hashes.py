@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stpath_assets import hashes, weights
 from stpath_assets.errors import StorageError
+from stpath_assets.weights import hashes
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +31,15 @@ def sha(content: bytes) -> str:
 
 
 def test_a_file_is_read_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.sha256_of(file) == sha(b"one")
+    assert hashes.sha256_of(file) == sha(b"one")
     monkeypatch.setattr(hashes, "sha256_of_file", lambda _: pytest.fail("read again"))
-    assert weights.sha256_of(file) == sha(b"one")
+    assert hashes.sha256_of(file) == sha(b"one")
 
 
 def test_another_process_does_not_read_it_either(file: Path) -> None:
-    weights.sha256_of(file)
+    hashes.sha256_of(file)
     code = (
-        "import sys; from pathlib import Path; from stpath_assets import hashes\n"
+        "import sys; from pathlib import Path; from stpath_assets.weights import hashes\n"
         "hashes.sha256_of_file = None\n"
         "print(hashes.sha256_of(Path(sys.argv[1])))"
     )
@@ -49,7 +49,7 @@ def test_another_process_does_not_read_it_either(file: Path) -> None:
 
 @pytest.mark.parametrize("change", ["size", "time", "inode"])
 def test_a_file_that_changed_is_read_anew(file: Path, change: str) -> None:
-    weights.sha256_of(file)
+    hashes.sha256_of(file)
     stat = file.stat()
     if change == "inode":
         other = file.with_name("other")
@@ -59,11 +59,11 @@ def test_a_file_that_changed_is_read_anew(file: Path, change: str) -> None:
         file.write_bytes(b"longer" if change == "size" else b"two")
     after = stat.st_mtime_ns + (change == "time")
     os.utime(file, ns=(stat.st_atime_ns, after))
-    assert weights.sha256_of(file) == sha(file.read_bytes())
+    assert hashes.sha256_of(file) == sha(file.read_bytes())
 
 
 def test_what_changed_behind_its_back_is_only_seen_by_computing(file: Path) -> None:
-    weights.sha256_of(file)
+    hashes.sha256_of(file)
     stat = file.stat()
     file.write_bytes(b"two")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -77,13 +77,13 @@ def test_what_changed_behind_its_back_is_only_seen_by_computing(file: Path) -> N
 def test_a_damaged_memory_is_made_again(file: Path, cache: Path, content: bytes) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_bytes(content.replace(b"FILE", str(file).encode()))
-    assert weights.sha256_of(file) == sha(b"one")
+    assert hashes.sha256_of(file) == sha(b"one")
     assert [v["sha256"] for v in json.loads(cache.read_text()).values()] == [sha(b"one")]
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(file: Path, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "cache").touch()
-    assert weights.sha256_of(file) == sha(b"one")
+    assert hashes.sha256_of(file) == sha(b"one")
     assert not cache.exists()
 
 
@@ -92,19 +92,19 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, cache: Path) -> None:
     for i, path in enumerate(files):
         path.write_bytes(bytes([i]))
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(weights.sha256_of, files))
+        found = list(pool.map(hashes.sha256_of, files))
     assert found == [sha(bytes([i])) for i in range(24)]
     assert sorted(json.loads(cache.read_text())) == sorted(map(str, files))
 
 
 def test_files_that_are_gone_are_forgotten(file: Path, tmp_path: Path, cache: Path) -> None:
-    weights.sha256_of(file)
+    hashes.sha256_of(file)
     file.unlink()
     (tmp_path / "b.bin").touch()
-    weights.sha256_of(tmp_path / "b.bin")
+    hashes.sha256_of(tmp_path / "b.bin")
     assert list(json.loads(cache.read_text())) == [str(tmp_path / "b.bin")]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read"):
-        weights.sha256_of(tmp_path / "none.bin")
+        hashes.sha256_of(tmp_path / "none.bin")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stpath_assets.errors import VocabularyError, WeightsError
-from stpath_assets.prediction import STPath, Vocabulary
+from stpath_assets.vocabulary import Vocabulary
 from tests.prediction.conftest import VOCABULARY
 
 MAPPING = {
@@ -75,7 +75,7 @@ def test_many_unknown_genes_stay_one_line() -> None:
     assert len(str(e.value)) < 500
 
 
-def test_unknown_genes_can_be_left_out(model: STPath) -> None:
+def test_unknown_genes_can_be_left_out() -> None:
     names, columns = SMALL.select(["QQQQ", "EPCAM"], "skip")
     assert (names, columns.tolist()) == (["EPCAM"], [SMALL.columns["EPCAM"]])
     with pytest.raises(VocabularyError, match=r"none of the genes .* \(2 unknown\)"):
@@ -95,10 +95,11 @@ def test_requests_that_mean_nothing(genes, said: str) -> None:
         SMALL.select(genes)
 
 
-def test_the_file_of_the_golden_weights(model: STPath) -> None:
+def test_the_file_of_the_golden_weights() -> None:
+    vocabulary = Vocabulary.load(VOCABULARY)
     assert len(json.loads(VOCABULARY.read_text())) == 320
-    assert (len(model.vocabulary), model.vocabulary.width) == (300, 302)
-    names, columns = model.vocabulary.select(np.array(["ERBB2", "ESR1"]))
+    assert (len(vocabulary), vocabulary.width) == (300, 302)
+    names, columns = vocabulary.select(np.array(["ERBB2", "ESR1"]))
     assert names == ["ERBB2", "ESR1"]
     assert len(set(columns.tolist())) == 2
 

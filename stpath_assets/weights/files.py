@@ -4,14 +4,13 @@ With local files nothing touches the network; the hub's client is in `hub`. File
 `weights_only`: a checkpoint never runs code.
 """
 
-import ctypes
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
-from stpath_assets import hashes, hub
 from stpath_assets.errors import WeightsError
-from stpath_assets.hub import HubFile, fetch
+from stpath_assets.weights import hub
+from stpath_assets.weights.hub import HubFile
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +26,7 @@ GIGAPATH = HubFile(
 STPATH = HubFile("tlhuang/STPath", "stfm.pth", "main", "STPATH_WEIGHTS")
 
 
-def locate(local: Path | None, hub: HubFile) -> Path:
+def locate(local: Path | None, published: HubFile) -> Path:
     """The local file if one is given, else the hub's, downloaded or from its cache.
 
     Raises `WeightsError` with the steps to take where there is neither.
@@ -35,9 +34,9 @@ def locate(local: Path | None, hub: HubFile) -> Path:
     if local is not None:
         path = Path(local).expanduser()
         if not path.is_file():
-            raise WeightsError(f"{path}: no such weights file; check {hub.setting}")
+            raise WeightsError(f"{path}: no such weights file; check {published.setting}")
         return path
-    return fetch(hub)
+    return hub.fetch(published)
 
 
 def present(local: Path | None, published: HubFile) -> Path:
@@ -52,11 +51,6 @@ def present(local: Path | None, published: HubFile) -> Path:
             f"or put it here and set {published.setting} to its path"
         )
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a weights file, hexadecimal; computed once a file (`hashes`)."""
-    return hashes.sha256_of(path)
 
 
 def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":
@@ -83,49 +77,3 @@ def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"{path.name}: is not a plain state dict of tensors; save `model.state_dict()`")
     return state
-
-
-def device(name: str) -> str:
-    """The device to compute on: `auto` is CUDA where there is one.
-
-    Raises `WeightsError` where a device is asked for that this machine lacks.
-    """
-    if name == "cpu" or (name == "auto" and not _has_cuda_driver()):
-        return "cpu"  # without torch, which takes seconds to load
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        raise WeightsError(f"device {name!r} is not to be had here; set STPATH_DEVICE to auto or cpu") from e
-    return name
-
-
-def precision(name: str, device: str) -> Literal["float32", "bfloat16", "float16"]:
-    """The precision of an encoder's matrix products on a device: `auto` is float16, as GigaPath was published with, on a
-    GPU that has units for it, else float32.
-
-    Raises `WeightsError` for one that the device lacks.
-    """
-    on_gpu = device.startswith("cuda")
-    if not on_gpu:
-        return cast(Literal["float32", "bfloat16", "float16"], "float32" if name == "auto" else name)
-    import torch
-
-    if name == "auto":
-        return "float16" if torch.cuda.get_device_capability(device) >= (7, 0) else "float32"
-    if name == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise WeightsError(
-            f"{torch.cuda.get_device_name(device)} has no bfloat16; set STPATH_ENCODER_PRECISION to float16"
-        )
-    return cast(Literal["float32", "bfloat16", "float16"], name)
-
-
-def _has_cuda_driver() -> bool:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True

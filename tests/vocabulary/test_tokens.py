@@ -3,7 +3,7 @@
 import pytest
 
 from stpath_assets.errors import VocabularyError
-from stpath_assets.slides import tokens
+from stpath_assets.vocabulary import tokens
 
 
 def test_every_name_is_its_own_row() -> None:

@@ -142,18 +142,18 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
 
 
 def test_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.device("cpu") == "cpu"
+    assert weights.choose_device("cpu") == "cpu"
     for there, expected in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(weights, "_has_cuda_driver", lambda: True)
+        monkeypatch.setattr(weights.device, "_has_cuda_driver", lambda: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert weights.device("auto") == expected
-    monkeypatch.setattr(weights, "_has_cuda_driver", lambda: False)
+        assert weights.choose_device("auto") == expected
+    monkeypatch.setattr(weights.device, "_has_cuda_driver", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch is asked without a driver"))
-    assert weights.device("auto") == "cpu"
+    assert weights.choose_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
 def test_a_device_that_is_not_there_is_an_error(name: str) -> None:
-    message = refusal(weights.device, name)
-    assert f"device {name!r} is not to be had here" in message
+    message = refusal(weights.choose_device, name)
+    assert f"device {name!r} is not available on this machine" in message
     assert "STPATH_DEVICE" in message
