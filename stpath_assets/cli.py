@@ -200,7 +200,7 @@ def _live(store: Any, slide_ids: tuple[str, ...]) -> list[str]:
 def _print_results(
     store: Any, slide_ids: list[str], as_json: bool, table: Callable[[list[dict[str, Any]]], None]
 ) -> None:
-    from stpath_assets.reports import rows_of
+    from stpath_assets.evaluation.results import rows_of
 
     rows = list(rows_of(store, slide_ids))
     if as_json:

@@ -65,7 +65,9 @@ def test_the_package_imports_neither_torch_nor_dagster() -> None:
     assert loaded_by("import stpath_assets", *DAGSTER, *TORCH, "numpy", "pyarrow") == []
 
 
-@pytest.mark.parametrize("module", ["slides", "tiles", "features", "prediction", "catalog", "cli", "reports"])
+@pytest.mark.parametrize(
+    "module", ["slides", "tiles", "features", "prediction", "catalog", "cli", "evaluation.results"]
+)
 def test_a_stage_is_imported_without_torch(module: str) -> None:
     assert loaded_by(f"import stpath_assets.{module}", *TORCH) == []
 

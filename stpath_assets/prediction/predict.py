@@ -23,6 +23,7 @@ from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.storage.lake import NAME
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 from stpath_assets.version import __version__
 from stpath_assets.vocabulary import tokens
@@ -228,6 +229,16 @@ def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
         )
     facts = {k: stored.facts[k] for k in _STORED_PROVENANCE}
     return to_anndata(features, part.genes, np.ascontiguousarray(part.values), str(stored.facts["model"]), facts)
+
+
+def varies(store: Store, slide_id: str) -> tuple[int, bool]:
+    """How many genes are stored, and whether any differs between tiles (of a single tile there is no telling: yes)."""
+    rows = store.rows(
+        "select count(*), bool_or(len(expression_log1p) = 1 or list_min(expression_log1p) < list_max(expression_log1p)) "
+        f"from {NAME}.parts.{STPATH_PREDICTIONS.name} where gene is not null and slide_id = ?",
+        [slide_id],
+    )
+    return int(rows[0][0]), bool(rows[0][1])
 
 
 def _check_encoder(choice: ModelChoice, features: Features) -> None:

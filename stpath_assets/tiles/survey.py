@@ -179,14 +179,14 @@ class Survey:
 
     def overlay(self) -> npt.NDArray[np.uint8]:
         """The picture of the tiles: the mask's outline, kept and dropped tiles by reason."""
-        from stpath_assets import figures  # imports matplotlib, which whoever only tiles need not wait for
+        from stpath_assets.tiles.overlay import draw_tiles
 
         groups = {
             r or "kept": self.candidates.take(self.reason == r) for r in ("", *REASONS) if (self.reason == r).any()
         }
         corners = {name: np.stack([g.x_px, g.y_px], axis=1) for name, g in groups.items()}
         sides = (self.candidates.side_px, self.candidates.side_y_px)
-        return figures.tile_overlay(self.image, self.size_px, self.layers.tissue, corners, sides)
+        return draw_tiles(self.image, self.size_px, self.layers.tissue, corners, sides)
 
 
 def survey_slide(

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.slides import Registered, Slide, slide_id_from_name
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Made, Store, pictures
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles.given import GivenTiles
 from stpath_assets.tiles.grid import Grid, union_share
@@ -147,8 +147,6 @@ def store_tiles(
     `given` are the tiles of the file of features that belongs to the slide; all of them are kept.
     The picture is drawn even where no tile is left, which raises `TissueError`: it shows why.
     """
-    from stpath_assets import figures  # imports matplotlib, which whoever only tiles need not wait for
-
     if (given is None) != (row.features_uri is None):
         raise ValueError(f"{row.slide_id}: tiles are given where features_uri is set, and only there")
     if given is not None:
@@ -159,10 +157,10 @@ def store_tiles(
     )
     picture = overlay_path(store, row.slide_id)
     current = store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint)
-    if not (current and figures.is_current(picture, fingerprint.digest)):
+    if not (current and pictures.is_current(picture, fingerprint.digest)):
         with row.open() as slide:
             survey = survey_slide(slide, row.slide_id, parameters, regions, spots, given)
-        figures.save_image(survey.overlay(), picture, fingerprint.digest)
+        pictures.save_image(survey.overlay(), picture, fingerprint.digest)
         _require_tiles(survey, parameters)
         if not current:
             store.write(TILE_GRIDS.name, row.slide_id, survey.table, fingerprint, survey.summary())

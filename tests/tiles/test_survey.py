@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from stpath_assets import figures
 from stpath_assets.definitions import defs
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import SLIDES
 from stpath_assets.errors import SlideError, TissueError
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry, open_slide
-from stpath_assets.storage import Store
+from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import QualityParameters, TileParameters, store_tiles, tile
 from stpath_assets.tiles.tiling import overlay_path, tile_numbers
@@ -120,7 +119,7 @@ def test_the_picture_is_drawn_again_when_it_is_gone_and_the_grid_stays(store: St
     made = store_tiles(store, row, TileParameters())
     picture, part = overlay_path(store, "spoilt"), store.path(TILE_GRIDS.name, "spoilt")
     before, written = picture.read_bytes(), part.stat().st_mtime_ns
-    assert figures.is_current(picture, made.fingerprint.digest)
+    assert pictures.is_current(picture, made.fingerprint.digest)
     picture.unlink()
     assert not store_tiles(store, row, TileParameters()).made
     assert picture.read_bytes() == before

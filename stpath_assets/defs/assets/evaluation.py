@@ -4,7 +4,8 @@ import dagster as dg
 
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.evaluation import store_metrics, store_spots
-from stpath_assets.reports import draw_scatters, summary
+from stpath_assets.evaluation.results import summarize
+from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION
@@ -36,6 +37,6 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
     with one_line_failures(), at_work(context, settings, EVALUATION_METRICS, context.partition_key) as row:
         made = store_metrics(store, row.slide_id)
         scatters = draw_scatters(store, row, settings)
-        numbers = summary(store, row.slide_id)
+        numbers = summarize(store, row.slide_id)
     metadata = {**numbers, **{f"scatter_{gene}": picture(uri, gene) for gene, uri in scatters.items()}}
     return result(context, settings, EVALUATION_METRICS, made, metadata)

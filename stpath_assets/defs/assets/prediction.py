@@ -5,7 +5,8 @@ import dagster as dg
 from stpath_assets.defs.assets.batches import PREDICTIONS_A_RUN, Report, Results, each_slide
 from stpath_assets.defs.assets.spec import at_work, metadata_of, per_slide, picture
 from stpath_assets.prediction import ModelChoice, store_prediction
-from stpath_assets.reports import draw_maps, varies
+from stpath_assets.prediction.maps import draw_maps
+from stpath_assets.prediction.predict import varies
 from stpath_assets.settings import Settings
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Store

@@ -2,11 +2,10 @@
 
 import dagster as dg
 
-from stpath_assets import figures
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Made, Store, pictures
 from stpath_assets.tables import SLIDES
 
 
@@ -20,7 +19,7 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     with one_line_failures(), at_work(context, settings, SLIDES, context.partition_key) as before:
         row = Registry(Store.of(settings)).refresh(before.slide_id)
         with row.open() as slide:
-            thumbnail = figures.small_jpeg(slide.thumbnail(420, partly=settings.unreadable == "drop"))
+            thumbnail = pictures.small_jpeg(slide.thumbnail(420, partly=settings.unreadable == "drop"))
     metadata = {
         "thumbnail": picture(thumbnail, row.slide_id),
         "mpp": row.mpp,

@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets import figures
 from stpath_assets.defs.assets.batches import Results
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.errors import SpotsError, TilesLostError, TissueError
@@ -13,7 +12,7 @@ from stpath_assets.features import trident
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import Spots, read_spots
-from stpath_assets.storage import Store
+from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import TileParameters, store_tiles
 from stpath_assets.tiles.tiling import overlay_path, tile_numbers
@@ -54,7 +53,7 @@ def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Set
             yield _check(LOST if isinstance(e, TilesLostError) else COVERAGE, False, {"why": str(e)})
             raise
         numbers = tile_numbers(store, row)
-        overlay = figures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
+        overlay = pictures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
     metadata = {**numbers, "overlay": picture(overlay, "tiles kept and dropped")}
     checks = [
         _check(COVERAGE, 0 < numbers["tissue_share"] < MAX_TISSUE, {"tissue_share": numbers["tissue_share"]}),

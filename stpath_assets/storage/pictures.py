@@ -1,0 +1,103 @@
+"""Pictures in figures/<slide_id>/ of a data root: where they belong, what they were made from, and small copies of them.
+
+What a picture shows is drawn by its stage: `tiles.overlay`, `prediction.maps`, `evaluation.scatters`. Figures are built without
+pyplot, so that steps in threads do not share state.
+"""
+
+import base64
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from stpath_assets.storage.files import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+THUMBNAIL_BYTES = 48_000
+DEMO_NOTE = "demo weights, not biology"
+"""What every picture made with the demo weights says."""
+
+_MADE_FROM = "stpath_fingerprint"
+_SHOWN = 4  # pictures of a panel that metadata shows too: it is to be glanced at
+
+
+def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:
+    """Where a figure belongs: figures/<slide_id>/<kind>_<gene>.png, the gene in characters every file system takes.
+
+    A gene that has others keeps a few digits of its hash, so that two genes never share a figure.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", gene)
+    if plain != gene:
+        plain += "-" + hashlib.sha256(gene.encode()).hexdigest()[:8]
+    return home / "figures" / slide_id / f"{kind}_{plain}.png"
+
+
+def save(figure: "Figure", path: Path, made_from: str) -> Path:
+    """Writes a figure as PNG, replacing a complete file by a complete file, with the digest of what it was made from."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with atomic_file(path) as draft:
+        FigureCanvasAgg(figure).print_png(draft, metadata={"Software": None, _MADE_FROM: made_from})
+    return path
+
+
+def save_image(image: npt.NDArray[np.uint8], path: Path, made_from: str) -> Path:
+    """Writes an image (H, W, 3) as PNG, as `save` does a figure."""
+    about = PngInfo()
+    about.add_text(_MADE_FROM, made_from)
+    with atomic_file(path) as draft:
+        Image.fromarray(image).save(draft, "PNG", pnginfo=about)
+    return path
+
+
+def is_current(path: Path, made_from: str) -> bool:
+    """Whether a figure is there, whole, and made from this."""
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+            return picture.info.get(_MADE_FROM) == made_from
+    except (OSError, SyntaxError):  # absent, or damaged: Pillow raises SyntaxError for a broken PNG
+        return False
+
+
+def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path]) -> None:
+    """Removes a slide's figures of a kind that are not among `paths`: what is there is of what is current."""
+    folder, kept = home / "figures" / slide_id, {p.name for p in paths}
+    if not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith(f"{kind}_") and entry.name.endswith(".png") and entry.name not in kept:
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def small_jpegs_of(paths: dict[str, Path], longest_px: int) -> dict[str, str]:
+    """The first few figures of a panel, by gene, as `small_jpeg`."""
+    return {gene: small_jpeg_of(path, longest_px) for gene, path in list(paths.items())[:_SHOWN]}
+
+
+def small_jpeg_of(path: Path, longest_px: int = 420) -> str:
+    """A figure on disk as `small_jpeg`."""
+    with Image.open(path) as picture:
+        return small_jpeg(np.asarray(picture.convert("RGB")), longest_px)
+
+
+def small_jpeg(image: npt.NDArray[np.uint8], longest_px: int = 420) -> str:
+    """An image (H, W, 3) for a metadata panel as a data URI, at most `THUMBNAIL_BYTES` of JPEG."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((longest_px, longest_px))
+    for quality in (85, 70, 50, 30, 10):
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= THUMBNAIL_BYTES:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
