@@ -81,7 +81,7 @@ def test_a_scale_of_x_and_y(drawn_slide: Path, tmp_path: Path) -> None:
 def test_what_is_no_scale(drawn_slide: Path, tmp_path: Path, value: str) -> None:
     ran = sa("add", drawn_slide, "--home", tmp_path / "h", "--mpp", value)
     assert ran.exit_code == 2
-    assert "is no scale: give µm per pixel, or X,Y" in " ".join(ran.stderr.split())
+    assert "is not a scale; give µm per pixel, or X,Y" in " ".join(ran.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ def test_the_domain_is_found() -> None:
     assert {
         "stpath_assets.prediction.stpath",
         "stpath_assets.features.encoders.gigapath",
-        "stpath_assets.demo.train",
     } <= found
 
 

@@ -23,10 +23,13 @@ ORDER = (
     "features",
     "prediction",
     "evaluation",
+    "stages",
     "catalog",
+    "exports",
     "doctor",
     "demo",
     "defs",
+    "cli",
 )
 
 

@@ -1,4 +1,4 @@
-"""The catalog: one place to ask across all slides, by SQL, and exports of single slides to other tools' forms.
+"""The catalog: one place to ask across all slides, by SQL.
 
 Last stage of the way of the data: reads every table, writes none.
 """

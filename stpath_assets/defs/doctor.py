@@ -1,13 +1,34 @@
 """What `doctor` looks at in Dagster's records, and puts in order: dead runs and the pool slots that nobody will give back."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import dagster as dg
 
 from stpath_assets.defs.materialize import instance, release_dead
-from stpath_assets.doctor import Check
-from stpath_assets.settings import Settings
+from stpath_assets.doctor import Check, checks, compare_with_published
+from stpath_assets.errors import StpathError
+from stpath_assets.settings import Settings, load_settings
 
 _NAME = "dagster"
 _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED]
+
+
+def all_checks(
+    home: str | None, checksums: bool = True, tile: Path | None = None, embedding: Path | None = None
+) -> Iterator[Check]:
+    """Every check, Dagster's included, one after the other as they are done."""
+
+    try:
+        settings = load_settings(home)
+    except StpathError as e:
+        yield Check("settings", False, str(e))
+        return
+    yield Check("settings", True, str(settings.home))
+    yield records(settings)
+    yield from checks(settings, checksums)
+    if tile is not None and embedding is not None:
+        yield compare_with_published(settings, tile, embedding)
 
 
 def records(settings: Settings) -> Check:

@@ -6,7 +6,7 @@ One run a slide, in this process: a model is loaded once for all of them, and on
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,7 @@ def sync_partitions(settings: Settings) -> list[str]:
         return sync(opened, Registry(Store.of(settings)))
 
 
-def materialize(
-    settings: Settings, slide_ids: Sequence[str], on_slide: Callable[[str], None] = lambda _: None
-) -> list[Outcome]:
+def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[Outcome]:
     """Runs job `main` for each slide and then `count_catalog`; failures are values, and the other slides go on."""
     from stpath_assets.defs.build import code_location
 
@@ -74,7 +72,6 @@ def materialize(
         sync(opened, Registry(Store.of(settings)))
         config = _run_config(settings)
         for slide_id in slide_ids:
-            on_slide(slide_id)
             ran = defs.resolve_job_def("main").execute_in_process(
                 run_config=config,
                 instance=opened,

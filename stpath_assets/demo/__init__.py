@@ -1,7 +1,7 @@
 """The demo's material: phantom H&E slides, simulated counts on two of them, and small weights learnt on one.
 
 All of it is made up, and all of it is reproducible from seeds: no patient, no download. What is done with the slides is the
-same as with any other and belongs elsewhere; `train` is how the weights beside this file came about.
+same as with any other and belongs elsewhere; `tools/train_demo.py` makes the weights.
 """
 
 from dataclasses import dataclass
@@ -34,16 +34,6 @@ class DemoSlide:
 def write_demo(folder: Path) -> list[DemoSlide]:
     """Draws the three phantoms into `folder`; files that are there already are left as they are."""
     return [write_phantom(folder, s) for s in track(_SEEDS, "drawing phantom slides", len(_SEEDS))]
-
-
-def keep_settings(home: Path) -> None:
-    """Writes the data root's settings.toml if it has none, so that runs started in the UI use the demo encoder too."""
-    path = home / "settings.toml"
-    if not path.exists():
-        from stpath_assets.storage import atomic_file
-
-        with atomic_file(path) as draft:
-            draft.write_text('# This data root holds the demo.\nencoder = "demo"\ngenes = "all"\n')
 
 
 def write_phantom(folder: Path, slide_id: str) -> DemoSlide:

@@ -4,7 +4,7 @@
 predictions are made in `prediction`.
 """
 
-from stpath_assets.evaluation.evaluate import Paired, metrics_from, read_pairs, spots_from, store_metrics, store_spots
+from stpath_assets.evaluation.evaluate import Paired, metrics_from, read_pairs, store_metrics
 from stpath_assets.evaluation.score import PROTOCOL, empty_metrics, metrics_table, pair
 
 # The function `score.score` stays in its module: exported here it would hide the module of that name.
@@ -16,7 +16,5 @@ __all__ = [
     "metrics_table",
     "pair",
     "read_pairs",
-    "spots_from",
     "store_metrics",
-    "store_spots",
 ]

@@ -1,24 +1,19 @@
-"""What `spot_expression` and `evaluation_metrics` store for a slide.
+"""What `evaluation_metrics` stores for a slide.
 
 Joins a slide's measured spots with its stored prediction. Reading measurements is in `spots`, scoring in `score`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets import spots
 from stpath_assets.errors import FeatureError
 from stpath_assets.evaluation import score
-from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
-
-_BLOCK = 512  # genes written at a time
 
 
 @dataclass(frozen=True)
@@ -29,43 +24,10 @@ class Paired:
     predicted_log1p: npt.NDArray[np.float32]
 
 
-def spots_from(row: Registered) -> Fingerprint:
-    """The fingerprint of a slide's `spot_expression`. Raises `SpotsError` where its files cannot be read."""
-    sha256 = None if row.spots_uri is None else spots.spots_fingerprint(Path(row.spots_uri))
-    return row.fingerprint.extend(SPOT_EXPRESSION.name, spots.CODE_VERSION, spots_sha256=sha256)
-
-
 def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
     """The fingerprint of a slide's `evaluation_metrics` from that of its prediction and of its spots."""
     facts = {k: v for k, v in measured.facts.items() if k not in predicted.facts}
     return predicted.extend(EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **facts)
-
-
-def store_spots(store: Store, row: Registered) -> Made:
-    """Brings a slide's `spot_expression` up to date with its measured files; without any there is none.
-
-    Raises `SpotsError` for files that cannot be read or whose spots lie outside the slide.
-    """
-    fingerprint = spots_from(row)
-    if row.spots_uri is None:
-        store.remove([SPOT_EXPRESSION.name], row.slide_id)
-        return Made(fingerprint, False)
-    if store.is_current(SPOT_EXPRESSION.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
-    path = Path(row.spots_uri)
-    measured = spots.read_spots(path)
-    spots.check_inside(measured, row.width_px, row.height_px, row.slide_id)
-    keys = {
-        "spot_id": np.array(measured.spot_ids, object),
-        "x_px": np.ascontiguousarray(measured.xy_px[:, 0]),
-        "y_px": np.ascontiguousarray(measured.xy_px[:, 1]),
-    }
-    blocks = (
-        (measured.genes[i : i + _BLOCK], measured.counts[:, i : i + _BLOCK].toarray())
-        for i in range(0, len(measured.genes), _BLOCK)
-    )
-    store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, keys, blocks, fingerprint)
-    return Made(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))
 
 
 def store_metrics(store: Store, slide_id: str) -> Made:

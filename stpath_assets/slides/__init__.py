@@ -3,7 +3,8 @@
 First stage of the way of the data. Nothing here looks at tissue; that begins in `tiles`.
 """
 
-from stpath_assets.slides.registry import Registered, Registry, slide_id_from_name
+from stpath_assets.slides.registered import Registered, slide_id_from_name
+from stpath_assets.slides.registry import Registry
 from stpath_assets.slides.slide import Slide, open_slide
 
 __all__ = ["Registered", "Registry", "Slide", "open_slide", "slide_id_from_name"]

@@ -1,15 +1,12 @@
 """The slides that a data root knows: registering, refreshing and retiring them.
 
 Each slide is one row of the lake's table `slides`. A slide_id is made by one function from the file's name; two
-different scans that want the same one are told apart by the start of their content's hash.
+different scans that want the same one are told apart by the start of their content's hash. What a row holds is in `registered`.
 """
 
-import os
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from stpath_assets.errors import SlideError
+from stpath_assets.slides.registered import MAX_ID, Registered, slide_id_from_name
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
-from stpath_assets.storage import SLIDE_ID, Store, fingerprint
-from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.storage import SLIDE_ID, Store
 from stpath_assets.storage.lake import NAME, Cursor
 from stpath_assets.storage.locks import lock
 from stpath_assets.storage.part import OF_SLIDE
@@ -29,12 +26,6 @@ from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import SLIDES
 from stpath_assets.vocabulary import tokens
 
-CODE_VERSION = "2"
-_SUFFIXES = re.compile(
-    r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|vms|vmu|bif|qptiff|btf|tf8|svslide|czi|dcm|png|jpe?g)$", re.IGNORECASE
-)
-_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")
-_MAX_ID = 120
 _TABLE = f"{NAME}.parts.{SLIDES.name}"
 _WAIT_S = 60.0
 
@@ -45,109 +36,6 @@ FROM_FILE = "file"
 """In place of a scale: that of the file, whatever a user said before."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A row of `slides`; units and meanings are in `tables.SLIDES`."""
-
-    slide_id: str
-    uri: str
-    sha256: str
-    size_bytes: int
-    width_px: int
-    height_px: int
-    mpp: float
-    mpp_source: str
-    mpp_file: float | None
-    vendor: str | None
-    levels: int
-    organ: str | None
-    tech: str | None
-    spots_uri: str | None
-    status: str
-    reason: str | None
-    warnings: Sequence[str]
-    registered_at: datetime
-    # Absent in what earlier versions stored.
-    objective_power: float | None = None
-    backend: str = "tiffslide"
-    regions_uri: str | None = None
-    features_uri: str | None = None
-    mpp_x: float | None = None
-    mpp_y: float | None = None
-    patient_id: str | None = None
-    cohort: str | None = None
-    modified_ns: int | None = None
-    asked_encoder: str | None = None
-    asked_genes: str | None = None
-
-    @property
-    def mpp_xy(self) -> Mpp:
-        """The scale used, along x and y."""
-        return (self.mpp, self.mpp) if self.mpp_x is None or self.mpp_y is None else (self.mpp_x, self.mpp_y)
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """What every later stage of this slide starts from: its content and its scale."""
-        x, y = self.mpp_xy
-        sides = {} if x == y else {"slide_mpp_x": x, "slide_mpp_y": y}
-        return fingerprint.start(slide_sha256=self.sha256, slide_mpp=self.mpp, slides_code=CODE_VERSION, **sides)
-
-    @property
-    def row_fingerprint(self) -> Fingerprint:
-        """What this row was made from: more than later stages need, since organ and tech matter from
-        prediction on.
-        """
-        return self.fingerprint.extend(
-            "registration",
-            CODE_VERSION,
-            organ=self.organ,
-            tech=self.tech,
-            status=self.status,
-            spots=self.spots_uri,
-            regions=self.regions_uri,
-            features=self.features_uri,
-        )
-
-    def open(self) -> Slide:
-        """Opens the scan at the registered scale."""
-        return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
-
-    def is_gone(self) -> bool:
-        """Whether there is no file under the registered path; of a URL nobody is asked."""
-        source = Source(self.uri)
-        return not source.is_remote and not source.path.exists()
-
-    def trouble(self) -> str | None:
-        """What a look at the scan's file says is wrong, or None: it is gone, or of another size. Its content is not read."""
-        path = self.uri
-        if is_url(path):
-            source = Source(path)
-            if source.is_remote:
-                return None
-            path = str(source.path)
-        try:
-            stat = os.stat(path)
-        except OSError as e:
-            return f"gone: {path} ({e.strerror}); put it back, or add it where it is now"
-        if stat.st_mtime_ns == self.modified_ns or path.lower().endswith(_SEVERAL_FILES):
-            return None
-        if stat.st_size != self.size_bytes:
-            return f"replaced: {path} has {stat.st_size} bytes, {self.size_bytes} when it was registered"
-        return None
-
-
-def slide_id_from_name(name: str) -> str:
-    """A slide_id from a file name: its stem in plain letters, other characters as '_', at most 120 long.
-
-    Deterministic, and the identity on stems that already are slide_ids.
-    """
-    stem = _SUFFIXES.sub("", name)
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain)
-    plain = re.sub(r"\.{2,}", ".", plain).lstrip("_.-")[:_MAX_ID]
-    return plain if SLIDE_ID.fullmatch(plain) else "slide"
 
 
 class Registry:
@@ -184,7 +72,7 @@ class Registry:
                         (("organ", organ, tokens.organ), ("tech", tech, tokens.tech)) if v is not None}  # fmt: skip
         if slide_id is not None and not SLIDE_ID.fullmatch(slide_id):
             raise SlideError(
-                f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {_MAX_ID}, first a letter or digit, no '..'"
+                f"--id {slide_id!r}: use letters, digits, '_', '.', '-', at most {MAX_ID}, first a letter or digit, no '..'"
             )
         files = {
             f"{name}_uri": _existing(source.name, what, f"--{name}", value)
@@ -255,6 +143,19 @@ class Registry:
         """The slides that runs and the catalog work on."""
         return self._rows("where status = 'ready'")
 
+    def choose(self, slide_ids: Sequence[str] = ()) -> list[Registered]:
+        """The live slides of those ids, each once, or all of them. Raises `SlideError` for a retired one, or for none at all."""
+        if not slide_ids:
+            live = self.live()
+            if not live:
+                raise SlideError(f"no slide is registered in {self.store.home}; add one: stpath-assets add SLIDE")
+            return live
+        rows = [self.get(slide_id) for slide_id in dict.fromkeys(slide_ids)]
+        for row in rows:
+            if row.status != "ready":
+                raise SlideError(f"{row.slide_id}: is {row.status}; add it again to bring it back")
+        return rows
+
     def _rows(self, where: str, *values: Any) -> list[Registered]:
         self.store.open()
         with self.store.lake.reading() as cursor:
@@ -308,7 +209,7 @@ class Registry:
             return None, id_
         if wanted is not None:
             raise SlideError(f"--id {id_}: is another scan's already ({taken.uri}); choose another")
-        return None, f"{id_[: _MAX_ID - 9]}-{sha256[:8]}"
+        return None, f"{id_[: MAX_ID - 9]}-{sha256[:8]}"
 
     def _write(self, row: Registered, *, is_new: bool = False) -> None:
         values = {**row.__dict__, "warnings": list(row.warnings)}

@@ -5,5 +5,15 @@ Pairing with tiles and scores belong in `evaluation`.
 """
 
 from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
+from stpath_assets.spots.storing import spots_from, store_spots
 
-__all__ = ["CODE_VERSION", "KNOWN_FORMS", "Spots", "check_inside", "read_spots", "spots_fingerprint"]
+__all__ = [
+    "CODE_VERSION",
+    "KNOWN_FORMS",
+    "Spots",
+    "check_inside",
+    "read_spots",
+    "spots_fingerprint",
+    "spots_from",
+    "store_spots",
+]

@@ -3,10 +3,11 @@
 import dagster as dg
 
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
-from stpath_assets.evaluation import store_metrics, store_spots
+from stpath_assets.evaluation import store_metrics
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.settings import Settings
+from stpath_assets.spots import store_spots
 from stpath_assets.storage import Store
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stpath_assets.catalog.export import write_h5ad
 from stpath_assets.errors import StorageError
+from stpath_assets.exports import write_h5ad
 
 
 @pytest.fixture

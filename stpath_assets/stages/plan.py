@@ -1,40 +1,27 @@
-"""The graph of stages: parents, code version, and what a slide's part would be made from now.
+"""The graph of stages, and what a slide's part of each would be made from now.
 
-    plan = Plan(settings)
-    plan.expected("stpath_predictions", row)      the fingerprint that the part would have now
-    states_of(store, plan)                        what every slide's every stage is, and why
-
-Storing, `status`, `doctor`, Dagster and the view `stale_slides` all ask here. How a stage computes is its own folder's business;
-each offers the function that extends its parent's fingerprint, and the same function is used when a part is stored.
+How a stage computes is its own folder's business. Each folder offers the function that extends the fingerprint of its parent;
+the same function is used when a part is stored.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from stpath_assets import spots, weights
-from stpath_assets.errors import SlideError, SpotsError, StpathError
-from stpath_assets.evaluation import metrics_from, score, spots_from
+from stpath_assets.errors import SpotsError, StpathError
+from stpath_assets.evaluation import metrics_from, score
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.prediction import predict
 from stpath_assets.prediction.predict import ModelChoice
 from stpath_assets.settings import Settings
-from stpath_assets.slides import Registered, Registry, registry
-from stpath_assets.storage import Store
+from stpath_assets.slides import Registered, registered
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.storage.lake import NAME
-from stpath_assets.storage.locks import SLIDE_WAIT_S, lock
-from stpath_assets.storage.part import Part
 from stpath_assets.tables import (
     EVALUATION_METRICS,
-    FAILURES,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
     SLIDES,
@@ -69,20 +56,6 @@ class Stage:
     def tables(self) -> tuple[str, ...]:
         """The tables that it writes, in one transaction."""
         return (self.name, *self.also)
-
-
-@dataclass(frozen=True)
-class State:
-    """How a slide's stage stands: `kind` is current, outdated, failed, missing, gone, replaced or nothing; `why` is one line."""
-
-    kind: str
-    why: str = ""
-    differs: tuple[tuple[str, Any, Any], ...] = ()
-
-    def __str__(self) -> str:
-        if self.kind == "nothing":
-            return "–"
-        return f"{self.kind}: {self.why}" if self.why else self.kind
 
 
 class Plan:
@@ -212,7 +185,7 @@ def _predictions(plan: Plan, row: Registered) -> Fingerprint:
 
 
 def _spots(plan: Plan, row: Registered) -> Fingerprint | None:
-    return None if row.spots_uri is None else spots_from(row)
+    return None if row.spots_uri is None else spots.spots_from(row)
 
 
 def _metrics(plan: Plan, row: Registered) -> Fingerprint | None:
@@ -238,7 +211,7 @@ def _imported(row: Registered) -> dict[str, Any]:
 STAGES: dict[str, Stage] = {
     s.name: s
     for s in (
-        Stage(SLIDES.name, (), registry.CODE_VERSION, _slides),
+        Stage(SLIDES.name, (), registered.CODE_VERSION, _slides),
         Stage(TILE_GRIDS.name, (SLIDES.name,), TILES_CODE, _tile_grids),
         Stage(
             GIGAPATH_FEATURES.name, (TILE_GRIDS.name,), f"{PIXELS_CODE_VERSION}.{encoders.CODE_VERSION}", _features,
@@ -253,154 +226,3 @@ STAGES: dict[str, Stage] = {
     )
 }  # fmt: skip
 """The stages in the order of the data's way."""
-
-
-class Survey:
-    """How all slides stand, from one look at the lake."""
-
-    def __init__(self, store: Store, plan: Plan) -> None:
-        self.store, self.plan = store, plan
-        self.rows = Registry(store).all()
-        self.parts = {(p.table, p.slide_id): p for p in store.parts()}
-        self.failures = _failures(store)
-        self._facts: dict[str, dict[str, str]] = {}
-
-    def state(self, stage: str, row: Registered) -> State:
-        """How a slide's stage stands, and why."""
-        if stage == SLIDES.name:
-            kind, _, why = (row.trouble() or "current").partition(": ")
-            return State(kind, why)
-        try:
-            expected = self.plan.expected(stage, row)
-        except StpathError as e:
-            return State("failed", " ".join(str(e).split()))
-        if expected is None:
-            return State("nothing")
-        part, failure = self.parts.get((stage, row.slide_id)), self.failures.get((stage, row.slide_id))
-        if part is not None and part.digest == expected.digest:
-            return State("current") if self.store.is_whole(part) else State("failed", _broken(part))
-        if failure is not None:
-            return State("failed", failure)
-        if part is None:
-            return State("missing")
-        differs = differences(self._stored(stage, row.slide_id), expected)
-        return State("outdated", told(differs), differs)
-
-    def _stored(self, stage: str, slide_id: str) -> Fingerprint:
-        """What a part was made from; the facts of a whole table are read with the first that is asked for."""
-        if stage not in self._facts:
-            self._facts[stage] = self.store.facts(stage)
-        return Fingerprint(json.loads(self._facts[stage].get(slide_id, "{}")))
-
-
-def _broken(part: Part) -> str:
-    return part.damaged or "its file is gone or cut off; the next run makes it again"
-
-
-def states_of(store: Store, plan: Plan) -> Iterator[tuple[Registered, dict[str, State]]]:
-    """Every registered slide with the state of each stage; of retired ones none is looked at."""
-    survey = Survey(store, plan)
-    for row in survey.rows:
-        stages = STAGES if row.status == "ready" else ()
-        yield row, {stage: survey.state(stage, row) for stage in stages}
-
-
-def stale_slides(store: Store, plan: Plan) -> pa.Table:
-    """The view `stale_slides`: a row for each fact that differs between what is stored and what would be stored now."""
-    rows = [
-        {
-            "slide_id": row.slide_id,
-            "stage": stage,
-            "state": state.kind,
-            "field": name,
-            "stored": was,
-            "expected": now,
-            "why": why,
-        }
-        for row, states in states_of(store, plan)
-        for stage, state in states.items()
-        if state.kind not in ("current", "nothing")
-        for name, was, now, why in _fields(state)
-    ]
-    names = ("slide_id", "stage", "state", "field", "stored", "expected", "why")
-    return pa.Table.from_pylist(rows, pa.schema([(n, pa.string()) for n in names]))
-
-
-def _fields(state: State) -> list[tuple[str | None, str | None, str | None, str]]:
-    if not state.differs:
-        return [(None, None, None, state.why)]
-    return [(name, _json(was), _json(now), state.why) for name, was, now in state.differs]
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def differences(stored: Fingerprint, expected: Fingerprint) -> tuple[tuple[str, Any, Any], ...]:
-    """The facts that differ: name, as stored, as expected; None for one that is not among them."""
-    names = sorted(stored.facts.keys() | expected.facts.keys())
-    pairs = ((n, stored.facts.get(n), expected.facts.get(n)) for n in names)
-    return tuple((n, was, now) for n, was, now in pairs if was != now)
-
-
-def told(differs: tuple[tuple[str, Any, Any], ...], most: int = 3) -> str:
-    """Differences as one line: `organ Breast → Lung, tile_stride 1.0 → 0.5`."""
-    said = [f"{name} {_short(was)} → {_short(now)}" for name, was, now in differs[:most]]
-    more = [f"{len(differs) - most} more"] if len(differs) > most else []
-    return ", ".join([*said, *more])
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value)) if len(value) <= 3 else f"{len(value)} values"
-    if isinstance(value, str) and len(value) == 64:
-        return f"{value[:8]}…"
-    return "none" if value is None else str(value)
-
-
-@contextmanager
-def working(
-    store: Store, stage: str, slide_id: str, waiting: Callable[[str], None] = lambda _: None
-) -> Iterator[Registered]:
-    """Holds a slide while one of its stages is brought up to date, and yields its row.
-
-    Another run of the slide waits; `waiting` is told for whom. What the stage raises is kept as its failure, for `status`.
-    """
-    path = store.home / "locks" / "slides" / f"{slide_id}.lock"
-    Registry(store).get(slide_id)  # before a lock is made for one that is not there
-    with lock(path, SLIDE_WAIT_S, f"{slide_id}: the slide", lambda who: waiting(f"{slide_id}: waits for {who}")):
-        row = Registry(store).get(slide_id)
-        if row.status != "ready":
-            raise SlideError(
-                f"{slide_id}: is {row.status} ({row.reason or 'no reason given'}); add it again to bring it back"
-            )
-        try:
-            yield row
-        except Exception as e:
-            said = str(e) if isinstance(e, StpathError) else f"{type(e).__name__}: {e}"
-            _keep_failure(store, stage, slide_id, " ".join(said.split())[:1000])
-            raise
-        _forget_failure(store, stage, slide_id)
-
-
-def _failures(store: Store) -> dict[tuple[str, str], str]:
-    found = store.rows(f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}")
-    return {(stage, slide_id): reason for stage, slide_id, reason in found}
-
-
-def _keep_failure(store: Store, stage: str, slide_id: str, reason: str) -> None:
-    def work(cursor: Any) -> None:
-        cursor.execute(f"delete from {NAME}.parts.{FAILURES.name} where stage = ? and slide_id = ?", [stage, slide_id])
-        values = [slide_id, stage, reason, datetime.now(UTC)]
-        cursor.execute(f"insert into {NAME}.parts.{FAILURES.name} values (?, ?, ?, ?)", values)
-
-    try:
-        store.lake.transact(work)
-    except StpathError:
-        return  # the failure itself is raised; a lake that cannot be written is most likely its cause
-
-
-def _forget_failure(store: Store, stage: str, slide_id: str) -> None:
-    if (stage, slide_id) in _failures(store):
-        where = "where stage = ? and slide_id = ?"
-        store.lake.transact(lambda c: c.execute(f"delete from {NAME}.parts.{FAILURES.name} {where}", [stage, slide_id]))

@@ -1,6 +1,6 @@
-"""Learns the demo weights on phantom A alone: `python -m stpath_assets.demo.train`, seeded, about a minute on two cores.
+"""Learns the demo weights on phantom A alone: `python -m tools.train_demo`, seeded, about a minute on two cores.
 
-What the weights have learnt is how the phantoms were drawn, and no biology. The network is in `network`; phantoms B and C
+What the weights have learnt is how the phantoms were drawn, and no biology. The network is in `demo_network`; phantoms B and C
 are not looked at, so that what the demo scores on them is a prediction.
 """
 
@@ -19,18 +19,18 @@ from torch import Tensor
 
 from stpath_assets.demo import TRAINED_ON, write_phantom
 from stpath_assets.demo.genes import vocabulary
-from stpath_assets.demo.network import GENES_FROM, Shape, forward, initial_state
 from stpath_assets.evaluation.score import score
 from stpath_assets.features.encoders.demo import DIM, DemoEncoder
-from stpath_assets.prediction import Vocabulary
+from stpath_assets.prediction.predict import DEMO_WEIGHTS
 from stpath_assets.slides import Slide, open_slide
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.storage import atomic_file
 from stpath_assets.tiles.grid import Grid, side_in_level0
 from stpath_assets.tiles.reader import read_tiles
-from stpath_assets.vocabulary import tokens
+from stpath_assets.vocabulary import Vocabulary, tokens
+from tools.demo_network import GENES_FROM, Shape, forward, initial_state
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = DEMO_WEIGHTS.parent
 _TILE_PX, _TILE_MPP = 224, 0.5
 
 

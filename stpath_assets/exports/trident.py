@@ -1,24 +1,10 @@
-"""Exports of a slide's prediction to files that other tools read."""
+"""Tiles and features in TRIDENT's layout, for its tools."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stpath_assets.errors import StorageError
 from stpath_assets.slides import Registry
-from stpath_assets.storage import Store, atomic_file
+from stpath_assets.storage import Store
 from stpath_assets.tables import TILE_GRIDS
-
-if TYPE_CHECKING:
-    import anndata
-
-
-def write_h5ad(prediction: "anndata.AnnData", path: Path) -> Path:
-    """Writes an AnnData as .h5ad, complete or not at all. Raises `StorageError` where it cannot be written."""
-    if path.suffix != ".h5ad":
-        raise StorageError(f"{path}: an AnnData's file ends in .h5ad; name it so")
-    with atomic_file(path) as draft:
-        prediction.write_h5ad(draft, compression="gzip")
-    return path
 
 
 def write_trident(store: Store, slide_id: str, path: Path) -> Path:

@@ -10,10 +10,8 @@ import torch
 
 from stpath_assets.demo import write_phantom
 from stpath_assets.demo.genes import PANEL, vocabulary
-from stpath_assets.demo.network import GENES_FROM, Shape, forward, initial_state
 from stpath_assets.demo.phantom import draw_phantom, write_slide
 from stpath_assets.demo.spots import simulate, write_spots
-from stpath_assets.demo.train import WEIGHTS, Recipe, Sample, learn, save, spot_views
 from stpath_assets.evaluation.score import pair, score
 from stpath_assets.features import embed
 from stpath_assets.prediction import Context, STPath, Vocabulary
@@ -21,6 +19,8 @@ from stpath_assets.slides import open_slide
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.tiles import tile
 from stpath_assets.vocabulary import tokens
+from tools.demo_network import GENES_FROM, Shape, forward, initial_state
+from tools.train_demo import WEIGHTS, Recipe, Sample, learn, save, spot_views
 
 GENES = [g.symbol for g in PANEL]
 

@@ -1,0 +1,29 @@
+"""The command line: one file a command, each thin. It resolves settings, calls the domain or Dagster, and prints.
+
+Errors are one line on stderr with what to do next, exit code 1 (2 for wrong usage), no traceback unless --debug. What a
+command needs is imported inside it: `--help` and `sql` start without torch and dagster.
+"""
+
+import click
+
+from stpath_assets.cli.add import add
+from stpath_assets.cli.demo import demo
+from stpath_assets.cli.doctor import doctor
+from stpath_assets.cli.export import export
+from stpath_assets.cli.gigapath import gigapath
+from stpath_assets.cli.maintain import maintain
+from stpath_assets.cli.predict import predict
+from stpath_assets.cli.retire import retire
+from stpath_assets.cli.run import run
+from stpath_assets.cli.sql import sql
+from stpath_assets.cli.status import status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stpath-assets")
+def main() -> None:
+    """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
+
+
+for _command in (add, run, predict, sql, export, retire, status, maintain, doctor, demo, gigapath):
+    main.add_command(_command)

@@ -1,0 +1,26 @@
+"""`demo`: the whole main job on phantom slides."""
+
+import sys
+
+import click
+
+from stpath_assets.cli.options import common
+
+
+@click.command()
+@common
+def demo(home: str | None) -> None:
+    """Run the whole main job on phantom slides with simulated counts: no weights, no network."""
+    from stpath_assets.cli.run import bring_up_to_date
+    from stpath_assets.cli.terminal import progress_bars, say_what_next
+    from stpath_assets.demo.root import prepare
+    from stpath_assets.progress import listening
+    from stpath_assets.settings import load_settings
+
+    settings = load_settings(home, encoder="demo", genes="all")
+    with progress_bars() as listen, listening(listen):
+        slides = prepare(settings)
+    code = bring_up_to_date(settings, [s.slide_id for s in slides])
+    if code == 0:
+        say_what_next(settings.home, [s.slide_id for s in slides if s.held_out and s.spots])
+    sys.exit(code)

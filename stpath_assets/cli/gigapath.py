@@ -1,0 +1,56 @@
+"""`gigapath serve` and `gigapath status`: the warm encoder on a Ray cluster."""
+
+import json
+from typing import Any
+
+import click
+
+from stpath_assets.cli.options import common
+
+
+@click.group()
+def gigapath() -> None:
+    """The warm encoder on a Ray cluster: loaded once, used by the steps of many runs."""
+
+
+@gigapath.command("serve")
+@click.option("--encoder", default="gigapath", show_default=True, help="gigapath, demo or timm:MODEL.")
+@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--gpus", type=click.FloatRange(0), help="GPUs a replica; 0 is on CPU.  [default: 1 where there is one]")
+@click.option("--cpus", type=click.FloatRange(0), default=1.0, show_default=True, help="CPUs a replica.")
+@click.option(
+    "--max-in-flight", type=click.IntRange(1), default=2, show_default=True, help="Batches a replica at once."
+)
+@click.option("--address", help="Ray cluster, host:port or auto.  [default: STPATH_RAY_ADDRESS; else one is started]")
+@click.option("--detach", is_flag=True, help="Return when it is ready; it is served until the cluster ends.")
+@common
+def serve_encoder(home: str | None, encoder: str, address: str | None, detach: bool, **given: Any) -> None:
+    """Serve the encoder until Ctrl-C."""
+    from stpath_assets.features import EncoderChoice
+    from stpath_assets.features.serving import deploy
+    from stpath_assets.settings import load_settings
+
+    settings = load_settings(home)
+    at = address or settings.ray_address
+    if detach and at is None:
+        raise click.UsageError(
+            "--detach needs a cluster that goes on: start one (ray start --head) and give --address auto"
+        )
+    choice = EncoderChoice.of(encoder, settings)
+    asked = deploy.Deployment(
+        given["replicas"], deploy.gpus_of(choice, given["gpus"]), given["cpus"], given["max_in_flight"]
+    )
+    deploy.serve(choice, asked, at, click.echo)
+    if not detach:
+        deploy.wait_and_stop()
+
+
+@gigapath.command("status")
+@click.option("--address", help="Ray cluster, host:port or auto.  [default: STPATH_RAY_ADDRESS, else auto]")
+@common
+def encoder_status(home: str | None, address: str | None) -> None:
+    """Show what the replicas of the served encoder have done, as JSON."""
+    from stpath_assets.features.serving import deploy
+    from stpath_assets.settings import load_settings
+
+    click.echo(json.dumps(deploy.counts(address or load_settings(home).ray_address or "auto"), indent=1))

@@ -1,0 +1,25 @@
+"""`maintain`: merges small parts and removes what nothing names."""
+
+import click
+
+from stpath_assets.cli.options import common
+
+
+@click.command()
+@common
+def maintain(home: str | None) -> None:
+    """Merge small parts, forget old states of the tables and remove files that nothing names."""
+    from datetime import timedelta
+
+    from stpath_assets.cli.terminal import progress_bars
+    from stpath_assets.progress import listening
+    from stpath_assets.settings import load_settings
+    from stpath_assets.storage import Store, maintenance
+
+    settings = load_settings(home)
+    with progress_bars() as listen, listening(listen):
+        done = maintenance.maintain(Store.of(settings), timedelta(days=settings.snapshot_days))
+    click.echo(
+        f"merged {done.merged} files into {done.into}, forgot {done.expired} states older than {settings.snapshot_days:g} days, "
+        f"removed {done.removed} files ({done.removed_bytes / 1e6:.1f} MB)"
+    )

@@ -1,0 +1,85 @@
+"""What commands share: options, errors as one line, notes."""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from stpath_assets.errors import StpathError, one_line
+
+Command = Callable[..., Any]
+
+
+def common(command: Command) -> Command:
+    """--home and --debug, and errors as one line."""
+
+    @click.option("--home", type=click.Path(file_okay=False), help="Data root  [default: $STPATH_HOME]")
+    @click.option("--debug", is_flag=True, help="Show tracebacks.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        if debug:
+            return command(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except BrokenPipeError:
+                raise  # `sql ... | head`: click ends quietly
+            except (StpathError, OSError) as e:
+                complain(f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.filename else str(e))
+                sys.exit(1)
+
+    return wrapped
+
+
+def complain(message: str) -> None:
+    """Prints an error, one line on stderr."""
+    click.echo(f"error: {one_line(message)}", err=True)
+
+
+def note(message: str) -> None:
+    """Prints what the user should know, one line on stderr."""
+    click.echo(f"note: {one_line(message)}", err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    # Others, such as a library's deprecations, are for developers.
+    if category is UserWarning:
+        note(str(message))
+
+
+def parse_scale(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> float | tuple[float, float] | str | None:
+    """The value of --mpp: a number, two, of x and y, or `file`."""
+    if value is None or value == "file":
+        return value
+    try:
+        x, *y = map(float, value.split(","))
+        if len(y) > 1:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not a scale; give µm per pixel, or X,Y where pixels are not square; file is the file's own"
+        ) from None
+    return (x, y[0]) if y else x
+
+
+def mpp_option(from_file: bool) -> Callable[[Command], Command]:
+    """--mpp; with `from_file` the word `file` goes back to the file's own scale."""
+    back = "; or file" if from_file else ""
+    said = f"µm per pixel at level 0, where the file does not say; X,Y if not square{back}."
+    return click.option("--mpp", callback=parse_scale, help=said)
+
+
+def genes_option(**default: Any) -> Callable[[Command], Command]:
+    """--genes, as `panels.read_panel` reads it."""
+    said = "Gene symbols, comma-separated, all, a .txt or .json of genes, or top50:PATH."
+    return click.option("--genes", help=said, **default)
+
+
+encoder_option = click.option("--encoder", type=click.Choice(["gigapath", "demo"]))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,0 +1,48 @@
+"""`predict`: one slide into an .h5ad, no data root needed."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stpath_assets.cli.options import common, encoder_option, genes_option, mpp_option, note
+
+
+@click.command()
+@click.argument("scan", metavar="SLIDE", type=click.Path())
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The .h5ad to write.")
+@click.option("--organ")
+@click.option("--tech")
+@genes_option(default="all", show_default=True)
+@mpp_option(from_file=False)
+@encoder_option
+@common
+def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: Any, **given: Any) -> None:
+    """Predict one slide into an .h5ad, no data root needed."""
+    from stpath_assets.cli.terminal import progress_bars
+
+    with progress_bars() as listen:
+        from stpath_assets.exports import write_h5ad
+        from stpath_assets.features import embed, embedder_of
+        from stpath_assets.prediction import ModelChoice, predict_expression
+        from stpath_assets.progress import listening
+        from stpath_assets.settings import load_settings
+        from stpath_assets.slides import open_slide
+        from stpath_assets.tiles import tile
+        from stpath_assets.vocabulary import tokens
+
+        settings = load_settings(home, genes=genes, encoder=encoder)
+        organ, tech = tokens.organ(given["organ"]), tokens.tech(given["tech"])
+        model = ModelChoice.for_encoder(settings.encoder, settings)
+        panel = model.panel(settings.genes)
+        model.load_vocabulary().select(panel)
+        with listening(listen), open_slide(scan, None if mpp == "file" else mpp) as slide:
+            for warning in slide.warnings:
+                note(warning)
+            tiles = tile(
+                slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter,
+                on_unreadable=settings.unreadable,
+            )  # fmt: skip
+            features = embed(tiles, embedder_of(settings), settings.batch_size)
+            write_h5ad(predict_expression(features, organ, tech, panel, model=model), Path(out))
+    click.echo(f"{out}: {len(tiles)} tiles, {model.name}")

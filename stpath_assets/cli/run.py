@@ -1,0 +1,61 @@
+"""`run`: brings slides up to date, all stages."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from stpath_assets.cli.options import common, complain, encoder_option, genes_option, json_option, note
+
+if TYPE_CHECKING:
+    from stpath_assets.settings import Settings
+
+
+@click.command()
+@click.argument("slide_ids", metavar="[SLIDE_ID...]", nargs=-1)
+@genes_option()
+@encoder_option
+@json_option
+@common
+def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
+    """Bring slides up to date, all stages; without SLIDE_ID all that are registered."""
+    from stpath_assets.prediction import panels
+    from stpath_assets.settings import load_settings
+
+    # Kept with the slides, for later commands that are given in other folders.
+    settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder)
+    sys.exit(bring_up_to_date(settings, slide_ids, as_json))
+
+
+def bring_up_to_date(settings: "Settings", slide_ids: Sequence[str], as_json: bool = False) -> int:
+    """Runs slides and prints what became of them; returns the exit code."""
+    from stpath_assets.cli.terminal import progress_bars, results_table
+    from stpath_assets.slides import Registry
+    from stpath_assets.storage import Store
+
+    store = Store.of(settings)
+    rows = Registry(store).choose(slide_ids)
+    with progress_bars() as listen:
+        from stpath_assets.defs.materialize import materialize
+        from stpath_assets.evaluation.results import rows_of
+        from stpath_assets.progress import listening
+        from stpath_assets.stages import check_ready
+
+        check_ready(settings, rows)
+        with listening(listen):
+            outcomes = materialize(settings, [row.slide_id for row in rows])
+    for said in dict.fromkeys(said for o in outcomes for said in o.notes):
+        note(said)
+    bad = [o for o in outcomes if o.errors]
+    for outcome in bad:
+        for reason in outcome.errors:
+            complain(reason if outcome.slide_id in reason else f"{outcome.slide_id}: {reason}")
+    failed = {o.slide_id for o in bad}
+    results = list(rows_of(store, [row.slide_id for row in rows if row.slide_id not in failed]))
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    elif results:
+        results_table(results)
+    return 1 if bad else 0

@@ -1,0 +1,6 @@
+"""Exports of one slide to files that other tools read, one file a form: `h5ad`, `trident`."""
+
+from stpath_assets.exports.h5ad import write_h5ad
+from stpath_assets.exports.trident import write_trident
+
+__all__ = ["write_h5ad", "write_trident"]

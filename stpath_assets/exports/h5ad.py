@@ -1,0 +1,19 @@
+"""A prediction as .h5ad, for scanpy and its kin."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpath_assets.errors import StorageError
+from stpath_assets.storage import atomic_file
+
+if TYPE_CHECKING:
+    import anndata
+
+
+def write_h5ad(prediction: "anndata.AnnData", path: Path) -> Path:
+    """Writes an AnnData as .h5ad, complete or not at all. Raises `StorageError` where it cannot be written."""
+    if path.suffix != ".h5ad":
+        raise StorageError(f"{path}: an AnnData's file ends in .h5ad; name it so")
+    with atomic_file(path) as draft:
+        prediction.write_h5ad(draft, compression="gzip")
+    return path

@@ -1,0 +1,124 @@
+"""A registered slide: a row of the table `slides`, and what every later stage starts from."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from stpath_assets.slides.scale import Mpp
+from stpath_assets.slides.slide import Slide, open_slide
+from stpath_assets.slides.source import Source, is_url
+from stpath_assets.storage import SLIDE_ID, fingerprint
+from stpath_assets.storage.fingerprint import Fingerprint
+
+CODE_VERSION = "2"
+_SUFFIXES = re.compile(
+    r"(\.ome)?\.(svs|tiff?|ndpi|scn|mrxs|vms|vmu|bif|qptiff|btf|tf8|svslide|czi|dcm|png|jpe?g)$", re.IGNORECASE
+)
+_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")
+MAX_ID = 120
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A row of `slides`; units and meanings are in `tables.SLIDES`."""
+
+    slide_id: str
+    uri: str
+    sha256: str
+    size_bytes: int
+    width_px: int
+    height_px: int
+    mpp: float
+    mpp_source: str
+    mpp_file: float | None
+    vendor: str | None
+    levels: int
+    organ: str | None
+    tech: str | None
+    spots_uri: str | None
+    status: str
+    reason: str | None
+    warnings: Sequence[str]
+    registered_at: datetime
+    # Absent in what earlier versions stored.
+    objective_power: float | None = None
+    backend: str = "tiffslide"
+    regions_uri: str | None = None
+    features_uri: str | None = None
+    mpp_x: float | None = None
+    mpp_y: float | None = None
+    patient_id: str | None = None
+    cohort: str | None = None
+    modified_ns: int | None = None
+    asked_encoder: str | None = None
+    asked_genes: str | None = None
+
+    @property
+    def mpp_xy(self) -> Mpp:
+        """The scale used, along x and y."""
+        return (self.mpp, self.mpp) if self.mpp_x is None or self.mpp_y is None else (self.mpp_x, self.mpp_y)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What every later stage of this slide starts from: its content and its scale."""
+        x, y = self.mpp_xy
+        sides = {} if x == y else {"slide_mpp_x": x, "slide_mpp_y": y}
+        return fingerprint.start(slide_sha256=self.sha256, slide_mpp=self.mpp, slides_code=CODE_VERSION, **sides)
+
+    @property
+    def row_fingerprint(self) -> Fingerprint:
+        """What this row was made from: more than later stages need, since organ and tech matter from
+        prediction on.
+        """
+        return self.fingerprint.extend(
+            "registration",
+            CODE_VERSION,
+            organ=self.organ,
+            tech=self.tech,
+            status=self.status,
+            spots=self.spots_uri,
+            regions=self.regions_uri,
+            features=self.features_uri,
+        )
+
+    def open(self) -> Slide:
+        """Opens the scan at the registered scale."""
+        return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
+
+    def is_gone(self) -> bool:
+        """Whether there is no file under the registered path; of a URL nobody is asked."""
+        source = Source(self.uri)
+        return not source.is_remote and not source.path.exists()
+
+    def trouble(self) -> str | None:
+        """What a look at the scan's file says is wrong, or None: it is gone, or of another size. Its content is not read."""
+        path = self.uri
+        if is_url(path):
+            source = Source(path)
+            if source.is_remote:
+                return None
+            path = str(source.path)
+        try:
+            stat = os.stat(path)
+        except OSError as e:
+            return f"gone: {path} ({e.strerror}); put it back, or add it where it is now"
+        if stat.st_mtime_ns == self.modified_ns or path.lower().endswith(_SEVERAL_FILES):
+            return None
+        if stat.st_size != self.size_bytes:
+            return f"replaced: {path} has {stat.st_size} bytes, {self.size_bytes} when it was registered"
+        return None
+
+
+def slide_id_from_name(name: str) -> str:
+    """A slide_id from a file name: its stem in plain letters, other characters as '_', at most 120 long.
+
+    Deterministic, and the identity on stems that already are slide_ids.
+    """
+    stem = _SUFFIXES.sub("", name)
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain)
+    plain = re.sub(r"\.{2,}", ".", plain).lstrip("_.-")[:MAX_ID]
+    return plain if SLIDE_ID.fullmatch(plain) else "slide"

@@ -1,0 +1,46 @@
+"""What `spot_expression` stores for a slide: its measured counts, by gene."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stpath_assets.slides import Registered
+from stpath_assets.spots.reading import CODE_VERSION, check_inside, read_spots, spots_fingerprint
+from stpath_assets.storage import Made, Store
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.tables import SPOT_EXPRESSION
+
+_BLOCK = 512  # genes written at a time
+
+
+def spots_from(row: Registered) -> Fingerprint:
+    """The fingerprint of a slide's `spot_expression`. Raises `SpotsError` where its files cannot be read."""
+    sha256 = None if row.spots_uri is None else spots_fingerprint(Path(row.spots_uri))
+    return row.fingerprint.extend(SPOT_EXPRESSION.name, CODE_VERSION, spots_sha256=sha256)
+
+
+def store_spots(store: Store, row: Registered) -> Made:
+    """Brings a slide's `spot_expression` up to date with its measured files; without any there is none.
+
+    Raises `SpotsError` for files that cannot be read or whose spots lie outside the slide.
+    """
+    fingerprint = spots_from(row)
+    if row.spots_uri is None:
+        store.remove([SPOT_EXPRESSION.name], row.slide_id)
+        return Made(fingerprint, False)
+    if store.is_current(SPOT_EXPRESSION.name, row.slide_id, fingerprint):
+        return Made(fingerprint, False)
+    path = Path(row.spots_uri)
+    measured = read_spots(path)
+    check_inside(measured, row.width_px, row.height_px, row.slide_id)
+    keys = {
+        "spot_id": np.array(measured.spot_ids, object),
+        "x_px": np.ascontiguousarray(measured.xy_px[:, 0]),
+        "y_px": np.ascontiguousarray(measured.xy_px[:, 1]),
+    }
+    blocks = (
+        (measured.genes[i : i + _BLOCK], measured.counts[:, i : i + _BLOCK].toarray())
+        for i in range(0, len(measured.genes), _BLOCK)
+    )
+    store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, keys, blocks, fingerprint)
+    return Made(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))

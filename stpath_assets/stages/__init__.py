@@ -1,0 +1,28 @@
+"""The graph of stages: the only place that says what is up to date.
+
+    plan = Plan(settings)
+    plan.expected("stpath_predictions", row)      the fingerprint that the part would have now
+    states_of(store, plan)                        the state of every stage of every slide, and why
+
+Storing, `status`, `doctor`, Dagster and the view `stale_slides` all ask here. `plan` holds the graph, `states` compares it with
+what is stored, `working` holds a slide while a stage is computed, `ready` looks at weights and genes before a run.
+"""
+
+from stpath_assets.stages.plan import STAGES, Plan, Stage
+from stpath_assets.stages.ready import check_ready
+from stpath_assets.stages.states import State, Survey, differences, stale_slides, states_of, told
+from stpath_assets.stages.working import working
+
+__all__ = [
+    "STAGES",
+    "Plan",
+    "Stage",
+    "State",
+    "Survey",
+    "check_ready",
+    "differences",
+    "stale_slides",
+    "states_of",
+    "told",
+    "working",
+]

@@ -1,0 +1,23 @@
+"""Checks before a run: genes and weights are looked at before any slide is touched."""
+
+from collections.abc import Iterable
+
+from stpath_assets.features import embedder_of
+from stpath_assets.prediction import ModelChoice
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered
+from stpath_assets.stages.plan import Plan
+
+
+def check_ready(settings: Settings, rows: Iterable[Registered]) -> None:
+    """Raises the `StpathError` that each of these slides would fail with for want of weights, or of a gene."""
+    plan, seen = Plan(settings), set[tuple[str, str, bool]]()
+    for row in rows:
+        mine = plan.settings_of(row)
+        if (key := (mine.encoder, mine.genes, row.features_uri is None)) in seen:
+            continue
+        seen.add(key)
+        model = ModelChoice.for_encoder(mine.encoder, mine)
+        model.load_vocabulary().select(model.panel(mine.genes))
+        if row.features_uri is None:
+            embedder_of(mine).facts()

@@ -1,0 +1,137 @@
+"""How the stages of every slide stand: what is stored, compared with what would be stored now.
+
+`status`, `doctor`, the catalog asset and the view `stale_slides` show these states.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from stpath_assets.errors import StpathError
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.stages.plan import STAGES, Plan
+from stpath_assets.stages.working import read_failures
+from stpath_assets.storage import Store
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.storage.part import Part
+from stpath_assets.tables import SLIDES
+
+
+@dataclass(frozen=True)
+class State:
+    """How a slide's stage stands: `kind` is current, outdated, failed, missing, gone, replaced or nothing; `why` is one line."""
+
+    kind: str
+    why: str = ""
+    differs: tuple[tuple[str, Any, Any], ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind == "nothing":
+            return "–"
+        return f"{self.kind}: {self.why}" if self.why else self.kind
+
+
+class Survey:
+    """How all slides stand, from one look at the lake."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
+        self.store, self.plan = store, plan
+        self.rows = Registry(store).all()
+        self.parts = {(p.table, p.slide_id): p for p in store.parts()}
+        self.failures = read_failures(store)
+        self._facts: dict[str, dict[str, str]] = {}
+
+    def state(self, stage: str, row: Registered) -> State:
+        """How a slide's stage stands, and why."""
+        if stage == SLIDES.name:
+            kind, _, why = (row.trouble() or "current").partition(": ")
+            return State(kind, why)
+        try:
+            expected = self.plan.expected(stage, row)
+        except StpathError as e:
+            return State("failed", " ".join(str(e).split()))
+        if expected is None:
+            return State("nothing")
+        part, failure = self.parts.get((stage, row.slide_id)), self.failures.get((stage, row.slide_id))
+        if part is not None and part.digest == expected.digest:
+            return State("current") if self.store.is_whole(part) else State("failed", _broken(part))
+        if failure is not None:
+            return State("failed", failure)
+        if part is None:
+            return State("missing")
+        differs = differences(self._stored(stage, row.slide_id), expected)
+        return State("outdated", told(differs), differs)
+
+    def _stored(self, stage: str, slide_id: str) -> Fingerprint:
+        """What a part was made from; the facts of a whole table are read with the first that is asked for."""
+        if stage not in self._facts:
+            self._facts[stage] = self.store.facts(stage)
+        return Fingerprint(json.loads(self._facts[stage].get(slide_id, "{}")))
+
+
+def _broken(part: Part) -> str:
+    return part.damaged or "its file is gone or cut off; the next run makes it again"
+
+
+def states_of(store: Store, plan: Plan) -> Iterator[tuple[Registered, dict[str, State]]]:
+    """Every registered slide with the state of each stage; of retired ones none is looked at."""
+    survey = Survey(store, plan)
+    for row in survey.rows:
+        stages = STAGES if row.status == "ready" else ()
+        yield row, {stage: survey.state(stage, row) for stage in stages}
+
+
+def stale_slides(store: Store, plan: Plan) -> pa.Table:
+    """The view `stale_slides`: a row for each fact that differs between what is stored and what would be stored now."""
+    rows = [
+        {
+            "slide_id": row.slide_id,
+            "stage": stage,
+            "state": state.kind,
+            "field": name,
+            "stored": was,
+            "expected": now,
+            "why": why,
+        }
+        for row, states in states_of(store, plan)
+        for stage, state in states.items()
+        if state.kind not in ("current", "nothing")
+        for name, was, now, why in _fields(state)
+    ]
+    names = ("slide_id", "stage", "state", "field", "stored", "expected", "why")
+    return pa.Table.from_pylist(rows, pa.schema([(n, pa.string()) for n in names]))
+
+
+def _fields(state: State) -> list[tuple[str | None, str | None, str | None, str]]:
+    if not state.differs:
+        return [(None, None, None, state.why)]
+    return [(name, _json(was), _json(now), state.why) for name, was, now in state.differs]
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def differences(stored: Fingerprint, expected: Fingerprint) -> tuple[tuple[str, Any, Any], ...]:
+    """The facts that differ: name, as stored, as expected; None for one that is not among them."""
+    names = sorted(stored.facts.keys() | expected.facts.keys())
+    pairs = ((n, stored.facts.get(n), expected.facts.get(n)) for n in names)
+    return tuple((n, was, now) for n, was, now in pairs if was != now)
+
+
+def told(differs: tuple[tuple[str, Any, Any], ...], most: int = 3) -> str:
+    """Differences as one line: `organ Breast → Lung, tile_stride 1.0 → 0.5`."""
+    said = [f"{name} {_short(was)} → {_short(now)}" for name, was, now in differs[:most]]
+    more = [f"{len(differs) - most} more"] if len(differs) > most else []
+    return ", ".join([*said, *more])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) if len(value) <= 3 else f"{len(value)} values"
+    if isinstance(value, str) and len(value) == 64:
+        return f"{value[:8]}…"
+    return "none" if value is None else str(value)

@@ -1,0 +1,62 @@
+"""Work on one stage of one slide: the lock that it holds, and the failure that is kept if it fails."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.storage import Store
+from stpath_assets.storage.lake import NAME
+from stpath_assets.storage.locks import SLIDE_WAIT_S, lock
+from stpath_assets.tables import FAILURES
+
+
+@contextmanager
+def working(
+    store: Store, stage: str, slide_id: str, waiting: Callable[[str], None] = lambda _: None
+) -> Iterator[Registered]:
+    """Holds a slide while one of its stages is brought up to date, and yields its row.
+
+    Another run of the slide waits; `waiting` is told for whom. What the stage raises is kept as its failure, for `status`.
+    """
+    path = store.home / "locks" / "slides" / f"{slide_id}.lock"
+    Registry(store).get(slide_id)  # before a lock is made for one that is not there
+    with lock(path, SLIDE_WAIT_S, f"{slide_id}: the slide", lambda who: waiting(f"{slide_id}: waits for {who}")):
+        row = Registry(store).get(slide_id)
+        if row.status != "ready":
+            raise SlideError(
+                f"{slide_id}: is {row.status} ({row.reason or 'no reason given'}); add it again to bring it back"
+            )
+        try:
+            yield row
+        except Exception as e:
+            said = str(e) if isinstance(e, StpathError) else f"{type(e).__name__}: {e}"
+            _keep_failure(store, stage, slide_id, " ".join(said.split())[:1000])
+            raise
+        _forget_failure(store, stage, slide_id)
+
+
+def read_failures(store: Store) -> dict[tuple[str, str], str]:
+    """Why stages of slides failed last, by stage and slide."""
+    found = store.rows(f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}")
+    return {(stage, slide_id): reason for stage, slide_id, reason in found}
+
+
+def _keep_failure(store: Store, stage: str, slide_id: str, reason: str) -> None:
+    def work(cursor: Any) -> None:
+        cursor.execute(f"delete from {NAME}.parts.{FAILURES.name} where stage = ? and slide_id = ?", [stage, slide_id])
+        values = [slide_id, stage, reason, datetime.now(UTC)]
+        cursor.execute(f"insert into {NAME}.parts.{FAILURES.name} values (?, ?, ?, ?)", values)
+
+    try:
+        store.lake.transact(work)
+    except StpathError:
+        return  # the failure itself is raised; a lake that cannot be written is most likely its cause
+
+
+def _forget_failure(store: Store, stage: str, slide_id: str) -> None:
+    if (stage, slide_id) in read_failures(store):
+        where = "where stage = ? and slide_id = ?"
+        store.lake.transact(lambda c: c.execute(f"delete from {NAME}.parts.{FAILURES.name} {where}", [stage, slide_id]))

@@ -1,0 +1,1 @@
+"""What only development needs: nothing here is installed with the package."""
