@@ -29,7 +29,7 @@ from stpath_assets.features.local import encoded
 from stpath_assets.features.throughput import Meter
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
-from stpath_assets.tiles import TileParameters, Tiles, store_tiles
+from stpath_assets.tiles import RegularGrid, TileParameters, Tiles, store_tiles
 from stpath_assets.tiles.reader import read_tiles
 
 BATCH = 16
@@ -115,7 +115,7 @@ def report_kills(scan: Path, folder: Path, kills: int) -> None:
     for home in homes:
         store = Store(home)
         row = Registry(store).add(scan, mpp=None, slide_id="scan")
-        store_tiles(store, row, TileParameters(stride=2.0))
+        store_tiles(store, row, TileParameters(layout=RegularGrid(stride=2.0)))
     began = time.perf_counter()
     _process(homes[0]).wait()
     whole_s = time.perf_counter() - began

@@ -5,7 +5,7 @@ Pairing with tiles and scores belong in `evaluation`.
 """
 
 from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
-from stpath_assets.spots.storing import spots_from, store_spots
+from stpath_assets.spots.storing import require_path, spots_from, store_spots
 
 __all__ = [
     "CODE_VERSION",
@@ -13,6 +13,7 @@ __all__ = [
     "Spots",
     "check_inside",
     "read_spots",
+    "require_path",
     "spots_fingerprint",
     "spots_from",
     "store_spots",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stpath_assets.errors import SpotsError
 from stpath_assets.slides import Registered
 from stpath_assets.spots.reading import CODE_VERSION, check_inside, read_spots, spots_fingerprint
 from stpath_assets.storage import Made, Store
@@ -11,6 +12,13 @@ from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import SPOT_EXPRESSION
 
 _BLOCK = 512  # genes written at a time
+
+
+def require_path(row: Registered) -> Path:
+    """Where a slide's measured spots are. Raises `SpotsError` where it has none."""
+    if row.spots_uri is None:
+        raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
+    return Path(row.spots_uri)
 
 
 def spots_from(row: Registered) -> Fingerprint:

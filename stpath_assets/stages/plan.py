@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stpath_assets import spots, weights
-from stpath_assets.errors import SpotsError, StpathError
+from stpath_assets.errors import StpathError
 from stpath_assets.evaluation import metrics_from, score
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
@@ -29,10 +29,9 @@ from stpath_assets.tables import (
     STPATH_PREDICTIONS,
     TILE_GRIDS,
 )
-from stpath_assets.tiles import TileParameters
+from stpath_assets.tiles import GivenTiles, SpotGrid, TileParameters
 from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 from stpath_assets.tiles.survey import CODE as TILES_CODE
-from stpath_assets.tiles.survey import digest_of
 from stpath_assets.weights import hashes
 
 Expected = Callable[["Plan", Registered], "Fingerprint | None"]
@@ -146,31 +145,23 @@ def _raised(outcome: Any) -> Any:
     return outcome
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What a grid's fingerprint needs of tiles that came with their features."""
-
-    sha256: str
-    tile_px: int
-    mpp: float
-
-
 def _slides(plan: Plan, row: Registered) -> Fingerprint:
     return row.row_fingerprint
 
 
 def _tile_grids(plan: Plan, row: Registered) -> Fingerprint:
-    settings = plan.settings_of(row)
-    regions = None if row.regions_uri is None else hashes.sha256_of(Path(row.regions_uri))
-    given = None if row.features_uri is None else _Given(**_imported(row)["tiles"])
-    spots_digest = None
-    if given is None and settings.grid == "spots":
-        if row.spots_uri is None:
-            raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
-        path = Path(row.spots_uri)
+    parameters, laid = plan.tiles_of(row), None
+    if row.features_uri is not None:
+        given = _imported(row)["tiles"]
+        # As `TileParameters.of_given` does, without reading the file.
+        parameters = replace(parameters, tile_px=given["tile_px"], mpp=given["mpp"], on_unreadable="fail")
+        laid = GivenTiles.facts_of(given["sha256"])
+    elif plan.settings_of(row).grid == "spots":
+        path = spots.require_path(row)
         key = f"spots {spots.CODE_VERSION} {spots.spots_fingerprint(path)}"
-        spots_digest = hashes.derived(path, key, lambda: digest_of(spots.read_spots(path)))
-    return plan.tiles_of(row).extend(row.fingerprint, regions, spots_digest, given)
+        laid = SpotGrid.facts_of(hashes.derived(path, key, lambda: SpotGrid.of(spots.read_spots(path)).sha256))
+    regions = None if row.regions_uri is None else hashes.sha256_of(Path(row.regions_uri))
+    return parameters.extend(row.fingerprint, regions, laid)
 
 
 def _features(plan: Plan, row: Registered) -> Fingerprint:

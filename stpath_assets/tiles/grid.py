@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+TILE_PX, TILE_MPP = 224, 0.5
+"""A tile as GigaPath and STPath were trained on it: pixels, and µm per pixel."""
+
 
 @dataclass(frozen=True)
 class Grid:

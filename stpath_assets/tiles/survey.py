@@ -3,23 +3,22 @@
 Reads the scan once, at the scale of focus, and holds what it found, so that the table, the summary and the picture agree.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stpath_assets.errors import TissueError
+from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Slide, scale
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import TILE_GRIDS
-from stpath_assets.tiles.given import GivenTiles
-from stpath_assets.tiles.grid import Grid, box_means, boxes_on, regular_grid, side_in_level0, spot_grid
+from stpath_assets.tiles.grid import TILE_MPP, TILE_PX, Grid, box_means, boxes_on, side_in_level0
+from stpath_assets.tiles.layouts import GivenTiles, HasSpots, Layout, RegularGrid, SpotGrid
 from stpath_assets.tiles.quality import CODE_VERSION as QUALITY_CODE_VERSION
 from stpath_assets.tiles.quality import (
     FOCUS_MPP,
@@ -28,8 +27,8 @@ from stpath_assets.tiles.quality import (
     QualityParameters,
     measure,
     quality_maps,
-    reasons,
     reduced,
+    sentence,
 )
 from stpath_assets.tiles.reader import OnUnreadable, readable
 from stpath_assets.tiles.regions import Regions
@@ -40,77 +39,53 @@ CODE_VERSION = "3"
 CODE = f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}"
 """Version of all the code that a grid depends on."""
 
-MIN_TISSUE = 0.25
-"""Least tissue fraction of a tile that is kept."""
 
-
-class GivenFacts(Protocol):
-    """What a given grid's fingerprint depends on; `GivenTiles` has it."""
-
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-    @property
-    def tile_px(self) -> int: ...  # noqa: D102
-    @property
-    def mpp(self) -> float: ...  # noqa: D102
-
-
-class HasSpots(Protocol):
-    """Spots with their ids and centres, (N, 2) level-0 pixels: measured expression has them."""
-
-    @property
-    def spot_ids(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def xy_px(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
+COARSER = 0.02
+"""How much coarser than its tiles a scan may be before the user is told, relative: 0.50 and 0.51 are the same
+objective.
+"""
 
 
 @dataclass(frozen=True)
 class TileParameters:
-    """What a grid depends on beside the scan: `tile_px` pixels at `mpp` µm per pixel, `stride` tile sides apart, with
-    `min_tissue` of tissue at least and of the quality that `quality` asks for. Tiles whose pixels cannot be decoded fail the
-    slide, or are dropped and recorded where `on_unreadable` says so.
+    """What a grid depends on beside the scan: tiles of `tile_px` pixels at `mpp` µm per pixel, laid as `layout` says over the
+    tissue that `tissue` finds. Tiles whose pixels cannot be decoded fail the slide; with `on_unreadable="drop"` they are dropped
+    and recorded.
     """
 
-    tile_px: int = 224
-    mpp: float = 0.5
-    min_tissue: float = MIN_TISSUE
-    stride: float = 1.0
+    tile_px: int = TILE_PX
+    mpp: float = TILE_MPP
+    layout: Layout = field(default_factory=RegularGrid)
     tissue: TissueParameters = field(default_factory=TissueParameters)
-    quality: QualityParameters = field(default_factory=QualityParameters)
     on_unreadable: OnUnreadable = "fail"
 
     def __post_init__(self) -> None:
-        if self.tile_px < 1 or not self.mpp > 0 or not 0 <= self.min_tissue <= 1 or not self.stride > 0:
-            raise ValueError("tile_px must be ≥ 1, mpp > 0, min_tissue from 0 to 1 and stride > 0")
+        if self.tile_px < 1 or not self.mpp > 0:
+            raise ValueError("tile_px must be ≥ 1 and mpp > 0")
 
     @classmethod
     def of(cls, settings: Settings) -> "TileParameters":
-        """Those that the settings ask for."""
-        quality = QualityParameters(drop=settings.quality_filter)
-        return cls(
-            min_tissue=settings.min_tissue, stride=settings.stride, quality=quality, on_unreadable=settings.unreadable
-        )
+        """Those of the regular grid that the settings ask for."""
+        grid = RegularGrid(settings.stride, settings.min_tissue, QualityParameters(drop=settings.quality_filter))
+        return cls(layout=grid, on_unreadable=settings.unreadable)
+
+    def about(self, spots: HasSpots) -> "TileParameters":
+        """The same, of tiles centred on spots."""
+        return replace(self, layout=SpotGrid.of(spots))
+
+    def of_given(self, given: GivenTiles) -> "TileParameters":
+        """The same, of tiles that came with their features: none of them is dropped."""
+        return replace(self, tile_px=given.tile_px, mpp=given.mpp, layout=given, on_unreadable="fail")
 
     def extend(
-        self,
-        slide: Fingerprint,
-        regions_sha256: str | None = None,
-        spots_digest: str | None = None,
-        given: "GivenFacts | None" = None,
+        self, slide: Fingerprint, regions_sha256: str | None = None, laid: Mapping[str, Any] | None = None
     ) -> Fingerprint:
-        """The fingerprint of the grid of a slide, with its regions and about its spots or of given tiles, if any."""
-        # What a grid about spots, or a given one, does not depend on is not among its facts.
-        laid: dict[str, Any] = {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
-        tile_px, tile_mpp = self.tile_px, self.mpp
-        if given is not None:
-            laid = {"tile_coords_sha256": given.sha256}
-            tile_px, tile_mpp = given.tile_px, given.mpp
-        elif spots_digest is not None:
-            laid = {"tile_spots": spots_digest}
-        if self.on_unreadable == "drop" and given is None:
-            laid["tile_unreadable"] = "drop"
+        """The fingerprint of the grid of a slide with its regions, if any; `laid` takes the place of the layout's facts."""
+        facts = dict(self.layout.facts() if laid is None else laid)
+        if self.on_unreadable == "drop":
+            facts["tile_unreadable"] = "drop"
         return slide.extend(
-            "tile_grids", CODE, tile_px=tile_px, tile_mpp=tile_mpp, regions_sha256=regions_sha256, **laid,
+            "tile_grids", CODE, tile_px=self.tile_px, tile_mpp=self.mpp, regions_sha256=regions_sha256, **facts,
             **self.tissue.facts(),
         )  # fmt: skip
 
@@ -177,6 +152,27 @@ class Survey:
             "pen_share": float(self.layers.pen.mean()),
         }
 
+    def require_tiles(self) -> None:
+        """Raises `TissueError` where no tile is kept, saying why."""
+        if self.table.num_rows:
+            return
+        summary = self.summary()
+        if summary["outside"]:
+            raise TissueError(
+                f"{self.slide_id}: no spot has room for its tile inside the scan; check the spots' positions and the mpp"
+            )
+        if summary["candidates"]:
+            dropped = {reason: len(ids) for reason, ids in summary["dropped"].items()}
+            raise TilesLostError(
+                f"{self.slide_id}: all {summary['candidates']} tiles of tissue were dropped: {sentence(dropped)}; "
+                "look at the scan, switch quality_filter off, or retire it"
+            )
+        least = layout.min_tissue if isinstance(layout := self.parameters.layout, RegularGrid) else 0.0
+        raise TissueError(
+            f"{self.slide_id}: no tissue found: none of {self.places} tiles is at least {least:.0%} tissue "
+            f"({summary['tissue_share']:.1%} of the slide is); look at the scan, or retire it"
+        )
+
     def overlay(self) -> npt.NDArray[np.uint8]:
         """The picture of the tiles: the mask's outline, kept and dropped tiles by reason."""
         from stpath_assets.tiles.overlay import draw_tiles
@@ -189,66 +185,32 @@ class Survey:
         return draw_tiles(self.image, self.size_px, self.layers.tissue, corners, sides)
 
 
-def survey_slide(
-    slide: Slide,
-    slide_id: str,
-    parameters: TileParameters,
-    regions: Regions | None = None,
-    spots: HasSpots | npt.NDArray | None = None,
-    given: GivenTiles | None = None,
-) -> Survey:
-    """Looks at a scan and lays the tiles. Raises `TissueError` where the scan is smaller than a tile."""
+def survey_slide(slide: Slide, slide_id: str, parameters: TileParameters, regions: Regions | None = None) -> Survey:
+    """Looks at a scan and lays the tiles. Raises `TissueError` where the scan is smaller than a tile of a regular grid."""
     side_px, side_y_px = (side_in_level0(parameters.tile_px, parameters.mpp, mpp) for mpp in slide.mpp_xy)
-    size = (slide.width_px, slide.height_px)
-    if given is not None:
-        grid, spot_ids, outside = given.grid, None, 0
-    else:
-        grid, spot_ids, outside = _lay(*size, side_px, side_y_px, parameters.stride, spots)
-    regular = spots is None and given is None
-    if len(grid) == 0 and regular:
+    size, layout = (slide.width_px, slide.height_px), parameters.layout
+    laid = layout.lay(size, (side_px, side_y_px))
+    if len(laid.grid) == 0 and isinstance(layout, RegularGrid):
         raise TissueError(
             f"{slide_id}: {size[0]} by {size[1]} pixels is smaller than one tile of "
             f"{parameters.tile_px * parameters.mpp:g} µm; check its mpp, {scale.text(slide.mpp_xy, 'g')}"
         )
-    dropping = parameters.on_unreadable == "drop" and given is None
+    dropping = parameters.on_unreadable == "drop"
     image, small, unseen = _images(slide, parameters.tissue.mpp, dropping)
     layers = layers_of_image(small, parameters.tissue)
     if regions is not None:
         layers = replace(layers, tissue=regions.apply(layers.tissue, *size, slide_id))
-    columns = measure(quality_maps(image, small, layers), grid, *size)
-    places = len(grid)
+    columns = measure(quality_maps(image, small, layers), laid.grid, *size)
     # Of a tile that the mask has not seen whole, nobody knows how much tissue it has.
-    hidden = box_means(unseen, *boxes_on(unseen.shape, grid, *size)) > 0 if dropping else np.zeros(places, bool)
-    if regular:
-        keep = (columns["tissue_fraction"] >= max(parameters.min_tissue, np.finfo(float).tiny)) | hidden
-        grid, columns, hidden = grid.take(keep), {k: v[keep] for k, v in columns.items()}, hidden[keep]
-    drop = regular and parameters.quality.drop
-    reason = reasons(columns, parameters.quality) if drop else np.full(len(grid), "", "<U8")
+    places = len(laid.grid)
+    hidden = box_means(unseen, *boxes_on(unseen.shape, laid.grid, *size)) > 0 if dropping else np.zeros(places, bool)
+    keep = layout.has_tissue(columns) | hidden
+    grid, columns, hidden = laid.grid.take(keep), {k: v[keep] for k, v in columns.items()}, hidden[keep]
+    reason = layout.reasons(columns)
     if dropping:
         reason = np.where(hidden | ~readable(slide, grid, parameters.tile_px), UNREADABLE, reason)
-    return Survey(slide_id, size, parameters, small, layers, places, outside, grid, columns, reason, spot_ids)
-
-
-def _lay(
-    width_px: int, height_px: int, side_px: float, side_y_px: float, stride: float, spots: HasSpots | npt.NDArray | None
-) -> tuple[Grid, list[str] | None, int]:
-    """All tiles that may be, the ids of their spots, if any, and how many spots have no room."""
-    if spots is None:
-        return regular_grid(width_px, height_px, side_px, stride, side_y_px), None, 0
-    centers, ids = _positions(spots)
-    grid, spot = spot_grid(centers, width_px, height_px, side_px, side_y_px)
-    return grid, [ids[i] for i in spot], len(centers) - len(grid)
-
-
-def _positions(spots: HasSpots | npt.NDArray) -> tuple[npt.NDArray[np.float64], Sequence[str]]:
-    ids: Sequence[str]
-    if isinstance(spots, np.ndarray):
-        centers, ids = spots.astype(np.float64), [str(i) for i in range(len(spots))]
-    else:
-        centers, ids = np.asarray(spots.xy_px, np.float64), spots.spot_ids
-    if centers.ndim != 2 or centers.shape[1] != 2 or not np.isfinite(centers).all():
-        raise ValueError(f"spots must be finite centres of shape (N, 2), not {centers.shape}")
-    return centers, ids
+    spot_ids = None if laid.spot_ids is None else [laid.spot_ids[i] for i in np.flatnonzero(keep).tolist()]
+    return Survey(slide_id, size, parameters, small, layers, places, laid.outside, grid, columns, reason, spot_ids)
 
 
 def _images(
@@ -270,8 +232,15 @@ def _images(
     return at(FOCUS_MPP), at(mask_mpp), share
 
 
-def digest_of(spots: HasSpots) -> str:
-    """SHA-256 over the spots' ids and centres, hexadecimal."""
-    digest = hashlib.sha256("\n".join(spots.spot_ids).encode())
-    digest.update(np.ascontiguousarray(spots.xy_px, "<f8").tobytes())
-    return digest.hexdigest()
+def notes_of(slide_id: str, slide_mpp: float, tile_mpp: float, summary: dict[str, Any]) -> Iterator[str]:
+    """What the user is told of a slide's tiles, a line each; `slide_mpp` is the coarser of x and y."""
+    if slide_mpp / tile_mpp > 1 + COARSER:
+        yield (
+            f"{slide_id}: the scan has {slide_mpp:g} µm per pixel, coarser than the tiles' {tile_mpp:g}: "
+            f"they are enlarged {slide_mpp / tile_mpp:.2f} times"
+        )
+    dropped = {reason: len(ids) for reason, ids in summary["dropped"].items()}
+    if dropped:
+        yield f"{slide_id}: {sum(dropped.values())} of {summary['candidates']} tiles of tissue dropped: {sentence(dropped)}"
+    if summary["outside"]:
+        yield f"{slide_id}: {summary['outside']} spots are too near the scan's edge for a tile"

@@ -18,7 +18,7 @@ from stpath_assets.slides import Registered, Registry, open_slide
 from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import sha256_of_file, start
 from stpath_assets.tables import GIGAPATH_FEATURES
-from stpath_assets.tiles import TileParameters, Tiles, store_tiles, tile
+from stpath_assets.tiles import RegularGrid, TileParameters, Tiles, store_tiles, tile
 from tests.conftest import tissue_image, write_tiff
 
 DEMO = EncoderChoice("demo")
@@ -163,7 +163,7 @@ def test_features_are_made_again_only_when_their_tiles_are(
         assert not store_features(store, row, DEMO, 8).made
         store_tiles(store, row, TileParameters())
         assert not store_features(store, row, DEMO, 16).made
-    store_tiles(store, row, TileParameters(min_tissue=0.6))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
     assert store_features(store, row, DEMO, 16).made
     assert len(read_features(store, "drawn")) == store.row_count("tile_grids", "drawn")
 
@@ -176,7 +176,7 @@ def test_features_need_tiles_first(store: Store, drawn_slide: Path) -> None:
 
 def test_features_of_an_earlier_grid_are_refused(store: Store, row: Registered) -> None:
     store_features(store, row, DEMO, 16)
-    store_tiles(store, row, TileParameters(min_tissue=0.6))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
     with pytest.raises(
         FeatureError, match=r"^drawn: its features belong to an earlier grid .* stpath-assets run drawn$"
     ):
@@ -213,7 +213,7 @@ def test_a_failed_embedding_leaves_the_features_as_they_were(
 ) -> None:
     store_features(store, row, DEMO, 16)
     before = store.path(FEATURES, "drawn").read_bytes()
-    store_tiles(store, row, TileParameters(min_tissue=0.6))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
     monkeypatch.setattr(DemoEncoder, "encode", lambda self, batch: np.full((len(batch), 1536), np.inf, np.float32))
     with pytest.raises(FeatureError, match="not finite"):
         store_features(store, row, DEMO, 16)
@@ -236,7 +236,7 @@ def test_a_scan_that_cannot_be_read_stores_no_feature(store: Store, tmp_path: Pa
 
 def test_messages_are_one_line(store: Store, row: Registered) -> None:
     store_features(store, row, DEMO, 16)
-    store_tiles(store, row, TileParameters(min_tissue=0.6))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
     with pytest.raises(FeatureError) as error:
         read_features(store, "drawn")
     assert "\n" not in str(error.value)

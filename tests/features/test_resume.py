@@ -14,7 +14,7 @@ from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.parts import Parts
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
-from stpath_assets.tiles import TileParameters, store_tiles
+from stpath_assets.tiles import RegularGrid, TileParameters, store_tiles
 
 
 class Killed(Exception):
@@ -74,7 +74,7 @@ def test_pieces_of_another_grid_are_not_taken_up(slide, monkeypatch: pytest.Monk
         encode_until(patch, 3)
         with pytest.raises(Killed):
             store_features(store, row, EncoderChoice("demo"), 2)
-    store_tiles(store, row, TileParameters(min_tissue=0.9))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.9)))
     seen = encode_until(monkeypatch, 1000)
     store_features(store, row, EncoderChoice("demo"), 2)
     assert sum(seen) == store.row_count("tile_grids", row.slide_id)

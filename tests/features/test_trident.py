@@ -15,7 +15,7 @@ from stpath_assets.errors import FeatureError, StorageError
 from stpath_assets.features import EncoderChoice, read_features, store_features, trident
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
-from stpath_assets.tiles import TileParameters, store_tiles
+from stpath_assets.tiles import RegularGrid, TileParameters, store_tiles
 from tests.conftest import tissue_image, write_tiff
 
 FACTS = {
@@ -86,7 +86,7 @@ def refusal(path: Path, row: Registered) -> str:
 def test_the_layout_is_tridents(store: Store, tmp_path: Path) -> None:
     """Names, types and attributes that its readers look for."""
     row = Registry(store).add(write_tiff(tmp_path / "fine.tif", tissue_image(), mpp=0.26))
-    store_tiles(store, row, TileParameters(stride=0.5))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(stride=0.5)))
     tiles = store.read("tile_grids", "fine")
     path = trident.write(tmp_path / "out" / "fine.h5", row, tiles, matrix_of(len(tiles)), FACTS, overlap_px=112)
     with h5py.File(path, "r") as file:
@@ -124,7 +124,9 @@ def test_ours_come_back_exactly(store: Store, tmp_path: Path, mpp: float | tuple
     }
     assert back.facts["features_sha256"] == back.sha256
     again = Registry(store).add(tmp_path / "a.tif", features=path, check=trident.check)
-    assert store_tiles(store, again, TileParameters(), given=back.tiles).fingerprint.digest != made.fingerprint.digest
+    assert (
+        store_tiles(store, again, TileParameters().of_given(back.tiles)).fingerprint.digest != made.fingerprint.digest
+    )
     assert store.read("tile_grids", "a").equals(tiles)
 
 
@@ -133,7 +135,7 @@ def test_a_file_of_the_demo_says_so_and_does_not_pass_for_gigapath(
 ) -> None:
     from stpath_assets.exports import write_trident
 
-    store_tiles(store, row, TileParameters(stride=0.75))
+    store_tiles(store, row, TileParameters(layout=RegularGrid(stride=0.75)))
     store_features(store, row, EncoderChoice("demo"))
     path = write_trident(store, "drawn", tmp_path / "d.h5")
     with h5py.File(path, "r") as file:
@@ -280,16 +282,18 @@ def test_every_given_tile_is_kept_and_measured(
     path = foreign([(0, 0), (300, 500), (700, 500)])
     row = Registry(store).add(drawn_slide, features=path, check=trident.check)
     given = trident.read(path, row).tiles
-    made = store_tiles(store, row, TileParameters(), given=given)
+    made = store_tiles(store, row, TileParameters().of_given(given))
     tiles = store.read("tile_grids", "drawn")
     assert tiles["tile_id"].to_pylist() == ["s00000", "s00001", "s00002"]
     assert tiles["tissue_fraction"].to_pylist() == pytest.approx([0, (524 - 400) / 224, 1], abs=0.1)
     assert tiles["center_x_px"].to_pylist() == [112, 412, 812]
     assert made.fingerprint.facts["tile_coords_sha256"] == given.sha256
     assert any("taken as seen whole" in note for note in made.notes)
-    assert not store_tiles(store, row, TileParameters(min_tissue=0.9, stride=2), given=given).made
+    assert not store_tiles(
+        store, row, TileParameters(layout=RegularGrid(min_tissue=0.9, stride=2)).of_given(given)
+    ).made
     moved = trident.read(foreign([(0, 0), (300, 501), (700, 500)]), row).tiles
-    assert store_tiles(store, row, TileParameters(), given=moved).made
+    assert store_tiles(store, row, TileParameters().of_given(moved)).made
 
 
 def test_a_grid_of_our_own_is_never_laid_in_place_of_given_tiles(
@@ -297,7 +301,7 @@ def test_a_grid_of_our_own_is_never_laid_in_place_of_given_tiles(
 ) -> None:
     given = trident.read(foreign(), row).tiles
     with pytest.raises(ValueError, match="features_uri"):
-        store_tiles(store, row, TileParameters(), given=given)
+        store_tiles(store, row, TileParameters().of_given(given))
     row = Registry(store).add(drawn_slide, features=foreign())
     with pytest.raises(ValueError, match="features_uri"):
         store_tiles(store, row, TileParameters())
@@ -396,7 +400,7 @@ def test_a_run_takes_the_files_tiles_and_features(
 def test_features_never_come_to_tiles_of_another_place(store: Store, foreign: Foreign, drawn_slide: Path) -> None:
     """Tiles of other tools' files are numbered: the ids say nothing of where they are."""
     row = Registry(store).add(drawn_slide, features=foreign([(0, 0), (300, 500)]))
-    store_tiles(store, row, TileParameters(), given=trident.read(str(row.features_uri), row).tiles)
+    store_tiles(store, row, TileParameters().of_given(trident.read(str(row.features_uri), row).tiles))
     foreign([(0, 0), (700, 500)])
     with pytest.raises(
         FeatureError, match=r"^drawn: .* was changed since its tiles were taken; run: stpath-assets run drawn$"

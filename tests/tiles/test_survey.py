@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -21,8 +20,8 @@ from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry, open_slide
 from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import TILE_GRIDS
-from stpath_assets.tiles import QualityParameters, TileParameters, store_tiles, tile
-from stpath_assets.tiles.tiling import overlay_path, tile_numbers
+from stpath_assets.tiles import QualityParameters, RegularGrid, TileParameters, store_tiles, tile
+from stpath_assets.tiles.storing import overlay_path, tile_numbers
 from tests.conftest import tissue_image, write_tiff
 
 BOX = (0, 0, 1120, 1568)  # five rows of seven tiles
@@ -73,8 +72,8 @@ def test_bad_tiles_are_dropped_and_that_is_said(scan: Path) -> None:
 def test_the_filter_can_be_set_and_is_part_of_what_a_grid_is_made_from(store: Store, scan: Path) -> None:
     row = Registry(store).add(scan)
     strict = TileParameters()
-    loose = replace(strict, quality=QualityParameters(min_focus=0.0))
-    off = replace(strict, quality=QualityParameters(drop=False))
+    loose = TileParameters(layout=RegularGrid(quality=QualityParameters(min_focus=0.0)))
+    off = TileParameters(layout=RegularGrid(quality=QualityParameters(drop=False)))
     made = [store_tiles(store, row, p) for p in (strict, loose, off)]
     assert all(m.made for m in made)
     assert len({m.fingerprint.digest for m in made}) == 3

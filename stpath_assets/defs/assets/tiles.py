@@ -1,21 +1,20 @@
 """The `tile_grids` asset: the tissue of a slide and the tiles over it."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from stpath_assets.defs.assets.batches import Results
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
-from stpath_assets.errors import SpotsError, TilesLostError, TissueError
+from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.features import trident
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
-from stpath_assets.spots import Spots, read_spots
+from stpath_assets.spots import read_spots, require_path
 from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import TileParameters, store_tiles
-from stpath_assets.tiles.tiling import overlay_path, tile_numbers
+from stpath_assets.tiles.storing import overlay_path, tile_numbers
 
 COVERAGE = "covers_part_of_the_slide"
 LOST = "few_tiles_lost"
@@ -45,10 +44,9 @@ def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Set
     """Finds tissue and lays the grid. A slide without tiles fails, and its check with it."""
     store = Store.of(settings)
     with one_line_failures(), at_work(context, settings, TILE_GRIDS, context.partition_key) as row:
-        given = None if row.features_uri is None else trident.read(row.features_uri, row).tiles
-        spots = None if given else _spots(row, settings)
+        parameters = _parameters(row, settings)
         try:
-            made = store_tiles(store, row, TileParameters.of(settings), spots, given)
+            made = store_tiles(store, row, parameters)
         except TissueError as e:
             yield _check(LOST if isinstance(e, TilesLostError) else COVERAGE, False, {"why": str(e)})
             raise
@@ -66,10 +64,9 @@ def _check(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckRe
     return dg.AssetCheckResult(passed=passed, check_name=name, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
-def _spots(row: Registered, settings: Settings) -> Spots | None:
-    """The spots that tiles are to be centred on, or None for a regular grid."""
-    if settings.grid == "regular":
-        return None
-    if row.spots_uri is None:
-        raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
-    return read_spots(Path(row.spots_uri))
+def _parameters(row: Registered, settings: Settings) -> TileParameters:
+    """How the slide's tiles are laid: as its file of features has them, about its spots, or in a regular grid."""
+    regular = TileParameters.of(settings)
+    if row.features_uri is not None:
+        return regular.of_given(trident.read(row.features_uri, row).tiles)
+    return regular if settings.grid == "regular" else regular.about(read_spots(require_path(row)))

@@ -1,0 +1,182 @@
+"""How tiles are laid over a scan: a regular grid, about spots, or where another tool had them.
+
+    RegularGrid(stride=0.5)        SpotGrid.of(read_spots(path))        trident.read(path, row).tiles, which are GivenTiles
+
+Each layout knows its places, the facts that its fingerprint needs, and which of its tiles may be dropped. Geometry is in `grid`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stpath_assets.tiles.grid import Grid, regular_grid, spot_grid
+from stpath_assets.tiles.quality import QualityParameters, reasons
+
+MIN_TISSUE = 0.25
+"""Least tissue fraction of a tile that is kept."""
+
+Columns = Mapping[str, npt.NDArray]
+
+
+class HasSpots(Protocol):
+    """Spots with their ids and centres, (N, 2) level-0 pixels: measured expression has them."""
+
+    @property
+    def spot_ids(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def xy_px(self) -> npt.NDArray[np.float64]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Places for tiles. `spot_ids` are those of tiles about spots; `outside` counts the spots without room for a tile."""
+
+    grid: Grid
+    spot_ids: Sequence[str] | None = None
+    outside: int = 0
+
+
+@dataclass(frozen=True)
+class RegularGrid:
+    """Tiles from the scan's top-left corner, `stride` tile sides apart, with at least `min_tissue` of tissue and of the quality
+    that `quality` asks for.
+    """
+
+    stride: float = 1.0
+    min_tissue: float = MIN_TISSUE
+    quality: QualityParameters = field(default_factory=QualityParameters)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_tissue <= 1 or not self.stride > 0:
+            raise ValueError("min_tissue must be from 0 to 1 and stride > 0")
+
+    def facts(self) -> dict[str, Any]:
+        """What the grid depends on."""
+        return {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
+
+    def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
+        """All tiles that lie wholly inside a scan of that size; sides along x and y, level-0 pixels."""
+        return Laid(regular_grid(*size_px, sides_px[0], self.stride, sides_px[1]))
+
+    def has_tissue(self, columns: Columns) -> npt.NDArray[np.bool_]:
+        """Which tiles have tissue enough, (N,) bool."""
+        return np.asarray(columns["tissue_fraction"] >= max(self.min_tissue, np.finfo(float).tiny))
+
+    def reasons(self, columns: Columns) -> npt.NDArray[np.str_]:
+        """Why tiles are dropped, (N,) of `quality.REASONS`, empty for those that are kept."""
+        return reasons(columns, self.quality) if self.quality.drop else _no_reasons(columns)
+
+
+class _KeepsAll:
+    """A layout whose tiles are all wanted, whatever their tissue and quality."""
+
+    def has_tissue(self, columns: Columns) -> npt.NDArray[np.bool_]:
+        """Which tiles are kept for their tissue: all."""
+        return np.ones(len(columns["tissue_fraction"]), bool)
+
+    def reasons(self, columns: Columns) -> npt.NDArray[np.str_]:
+        """Why tiles are dropped: for no reason."""
+        return _no_reasons(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class SpotGrid(_KeepsAll):
+    """A tile centred on each spot; a spot without room for one at the scan's edge has none.
+
+    `centers_px` (N, 2) float64 are the spots' centres in level-0 pixels.
+    """
+
+    spot_ids: Sequence[str]
+    centers_px: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.centers_px.ndim != 2 or self.centers_px.shape[1] != 2 or not np.isfinite(self.centers_px).all():
+            raise ValueError(f"spots must be finite centres of shape (N, 2), not {self.centers_px.shape}")
+
+    @classmethod
+    def of(cls, spots: HasSpots | npt.NDArray) -> "SpotGrid":
+        """About measured spots, or an array of centres (N, 2), which are numbered."""
+        if isinstance(spots, np.ndarray):
+            return cls([str(i) for i in range(len(spots))], spots.astype(np.float64))
+        return cls(spots.spot_ids, np.asarray(spots.xy_px, np.float64))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over the spots' ids and centres, hexadecimal."""
+        digest = hashlib.sha256("\n".join(self.spot_ids).encode())
+        digest.update(np.ascontiguousarray(self.centers_px, "<f8").tobytes())
+        return digest.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What the grid depends on."""
+        return self.facts_of(self.sha256)
+
+    @staticmethod
+    def facts_of(sha256: str) -> dict[str, Any]:
+        """As `facts`, from the digest alone."""
+        return {"tile_spots": sha256}
+
+    def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
+        """The spots' tiles on a scan of that size; sides along x and y, level-0 pixels."""
+        grid, spot = spot_grid(self.centers_px, *size_px, *sides_px)
+        return Laid(grid, [self.spot_ids[i] for i in spot], len(self.centers_px) - len(grid))
+
+
+@dataclass(frozen=True)
+class GivenTiles(_KeepsAll):
+    """Tiles that were laid elsewhere and come with their features: every one is kept, where it was.
+
+    `tile_px` pixels at `mpp` µm per pixel are what the encoder saw of each. `x_px`, `y_px` (N,) float64 are top-left corners,
+    `side_px` and `side_y_px` the sides along x and y, level-0 pixels. `notes` is what a user should know of them.
+    """
+
+    tile_ids: Sequence[str]
+    x_px: npt.NDArray[np.float64]
+    y_px: npt.NDArray[np.float64]
+    side_px: float
+    side_y_px: float
+    tile_px: int
+    mpp: float
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tile_ids)
+
+    @property
+    def grid(self) -> Grid:
+        """Their geometry."""
+        return Grid.of_tile_ids(self.tile_ids, self.x_px, self.y_px, self.side_px, self.side_y_px)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over ids, corners and sides, hexadecimal."""
+        digest = hashlib.sha256("\n".join(self.tile_ids).encode())
+        digest.update(np.stack([self.x_px, self.y_px], axis=1).astype("<f8").tobytes())
+        digest.update(np.float64(self.side_px).tobytes())
+        if self.side_y_px != self.side_px:
+            digest.update(np.float64(self.side_y_px).tobytes())
+        return digest.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What the grid depends on."""
+        return self.facts_of(self.sha256)
+
+    @staticmethod
+    def facts_of(sha256: str) -> dict[str, Any]:
+        """As `facts`, from the digest alone."""
+        return {"tile_coords_sha256": sha256}
+
+    def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
+        """The tiles as they were given."""
+        return Laid(self.grid)
+
+
+Layout = RegularGrid | SpotGrid | GivenTiles
+
+
+def _no_reasons(columns: Columns) -> npt.NDArray[np.str_]:
+    return np.full(len(columns["tissue_fraction"]), "", "<U8")
