@@ -5,6 +5,7 @@ What needs no cluster, the meaning of every status among it, is in `test_serving
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ import pytest
 from stpath_assets.errors import FeatureError, ServingError, SlideError
 from stpath_assets.features import EncoderChoice, embed, read_features
 from stpath_assets.features.encoders.demo import DemoEncoder
-from stpath_assets.features.serving.client import Server, ServedEmbedder
+from stpath_assets.features.serving.client import ServedEmbedder, Server
 from stpath_assets.slides import Registry, open_slide
 from stpath_assets.storage import Store
 from stpath_assets.tiles import TileParameters, Tiles, store_tiles, tile
@@ -67,6 +68,12 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def is_listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 class Cluster:
     """A Ray cluster of one node on a port of its own, with the encoder served on it."""
 
@@ -75,24 +82,35 @@ class Cluster:
             with socket.create_server(("127.0.0.1", 0)) as three:
                 self.gcs, self.client_port, self.port = (s.getsockname()[1] for s in (one, two, three))
         self.url = f"http://127.0.0.1:{self.port}"
+        self.server = Server(self.url, TOKEN)
         self.start()
 
     def start(self) -> None:
-        """Starts the head and serves."""
+        """Starts a head and serves on it."""
         ray = Path(sys.executable).with_name("ray")
         self.head = subprocess.Popen(
             [str(ray), "start", "--head", "--block", f"--port={self.gcs}", "--num-cpus=4", "--num-gpus=0",
              "--include-dashboard=false", f"--ray-client-server-port={self.client_port}", "--disable-usage-stats"],
             env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        until(lambda: self.serve("--cpus", "0.5", "--replicas", str(REPLICAS)).returncode == 0)
-        self.server = Server(self.url, TOKEN)
+        until(lambda: is_listening(self.gcs))
+        command = [*self.serving(), "--detach", "--address", f"127.0.0.1:{self.gcs}"]
+        until(lambda: run(*command, STPATH_ENCODER_TOKEN=TOKEN).returncode == 0)
 
-    def serve(self, *options: str) -> subprocess.CompletedProcess[str]:
-        """`stpath-assets gigapath serve` on it."""
-        fixed = ["--encoder", "demo", "--max-in-flight", str(IN_FLIGHT), "--port", str(self.port), "--detach"]
-        at = ["--address", f"127.0.0.1:{self.gcs}"]
-        return run("-m", "stpath_assets", "gigapath", "serve", *fixed, *at, *options, STPATH_ENCODER_TOKEN=TOKEN)
+    def start_of_its_own(self) -> None:
+        """Serves on a cluster that the command starts and ends with it."""
+        self.head = subprocess.Popen(
+            [sys.executable, *self.serving()], env={**ENV, "STPATH_ENCODER_TOKEN": TOKEN}, stdout=subprocess.PIPE,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        assert self.head.stdout is not None
+        said = [self.head.stdout.readline() for _ in range(2)]
+        assert said[1] == f"ready: 2 replicas, 0 GPUs and 0.5 CPUs each; use it with STPATH_ENCODER_URL={self.url}\n"
+
+    def serving(self) -> list[str]:
+        """The command that serves."""
+        counts = ["--replicas", str(REPLICAS), "--cpus", "0.5", "--max-in-flight", str(IN_FLIGHT)]
+        return ["-m", "stpath_assets", "gigapath", "serve", "--encoder", "demo", "--port", str(self.port), *counts]
 
     def stop(self) -> None:
         """As a machine that goes down: the head and all it started are killed."""
@@ -152,15 +170,17 @@ def test_two_runs_in_processes_of_their_own_find_the_model_loaded(
 ) -> None:
     before = cluster.server.counts()
     (tmp_path / "token").write_text(TOKEN + "\n")
-    stores = [Store(tmp_path / "one"), Store(tmp_path / "two")]
+    asked = {"STPATH_ENCODER": "demo", "STPATH_ENCODER_URL": cluster.url}
+    stores, steps = [Store(tmp_path / "one"), Store(tmp_path / "two")], []
     for store in stores:
-        row = Registry(store).add(scan, slide_id="s", organ="Breast", tech="Visium")
-        store_tiles(store, row, TileParameters())
-        asked = {"STPATH_HOME": str(store.home), "STPATH_ENCODER": "demo", "STPATH_ENCODER_URL": cluster.url}
-        ran = run("-c", STEP, **asked, STPATH_ENCODER_TOKEN_FILE=str(tmp_path / "token"))
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stderr == ""
-        assert ran.stdout == "[]\n", "a step needs neither Ray nor what Ray's replicas have loaded"
+        store_tiles(store, Registry(store).add(scan, slide_id="s", organ="Breast", tech="Visium"), TileParameters())
+        env = {**ENV, **asked, "STPATH_HOME": str(store.home), "STPATH_ENCODER_TOKEN_FILE": str(tmp_path / "token")}
+        steps.append(
+            subprocess.Popen([sys.executable, "-c", STEP], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        )
+    for store, step in zip(stores, steps, strict=True):
+        # It needs neither Ray nor what replicas have loaded.
+        assert step.communicate(timeout=60) == (b"[]\n", b"")
         np.testing.assert_array_equal(read_features(store, "s").matrix, expected)
         assert store.read("gigapath_throughput", "s")["via"][0].as_py() == "ray"
     assert len({store.path("gigapath_features", "s").read_bytes() for store in stores}) == 1
@@ -225,7 +245,9 @@ def test_the_token_is_in_no_process_and_no_log(cluster: Cluster) -> None:
     for process in children:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             assert TOKEN not in " ".join(process.cmdline())
-    logs = [p for p in Path("/tmp/ray/session_latest").resolve().glob("logs/**/*") if p.is_file()]
+    session = next(m for p in children if (m := re.search(r"/\S+/session_[\w.-]+", " ".join(p.cmdline()))))
+    logs = [p for p in Path(session[0]).glob("logs/**/*") if p.is_file()]
+    assert logs
     assert not [p for p in logs if TOKEN.encode() in p.read_bytes()]
 
 
@@ -264,7 +286,7 @@ def test_a_head_that_is_restarted_in_mid_slide_is_waited_for(
     stream = cluster.embedder().stream(tiles, 0, 1)
     rows = [next(stream) for _ in range(3)]
     cluster.stop()
-    cluster.start()
+    cluster.start_of_its_own()
     rows += list(stream)
     np.testing.assert_array_equal(np.concatenate(rows), expected)
 

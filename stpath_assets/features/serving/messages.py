@@ -41,6 +41,7 @@ MAX_BYTES = 1 << 30
 """Most bytes of a batch's pixels, sent or to be read: a batch of 4096 tiles, the largest that settings allow, has 0.6 GB."""
 
 MAX_PLACES_BYTES = 1 << 24
+"""Most bytes of a batch's places: each has some fifty."""
 
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 _PLACES, _PIXELS = "application/vnd.apache.arrow.stream", "application/octet-stream"
@@ -151,6 +152,11 @@ class Hello:
         return asdict(self)
 
 
+def limit_of(kind: str | None) -> int:
+    """Most bytes of a body of a content type."""
+    return MAX_PLACES_BYTES if kind == _PLACES else MAX_BYTES
+
+
 def tiles_from_http(headers: Mapping[str, str], body: bytes) -> Places | Pixels:
     """What a step sent. Raises `MessageError` for whatever is not what `Places` or `Pixels` make."""
     kind = headers.get("content-type")
@@ -173,7 +179,7 @@ def _places(body: bytes) -> Places:
         sides = table["tile_px"].to_numpy()
         if not len(sides) or sides.min() < 1 or (sides != sides[0]).any():
             raise ValueError("no tiles, or none of one size")
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as e:  # ArrowInvalid is a ValueError, not all are
+    except Exception as e:  # Arrow raises errors of many kinds, OSError among them, for what is no stream
         raise MessageError(f"not places of tiles ({type(e).__name__}: {e})") from e
     if len(sides) * int(sides[0]) ** 2 * 3 > MAX_BYTES:
         raise MessageError("more pixels than a batch has; lower the batch size", Status.TOO_LARGE)

@@ -21,13 +21,13 @@ from starlette.responses import JSONResponse, Response
 from stpath_assets.errors import SlideError, StpathError, one_line
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.serving.messages import (
-    MAX_BYTES,
     Block,
     Hello,
     MessageError,
     Pixels,
     Places,
     Status,
+    limit_of,
     sample_of,
     tiles_from_http,
 )
@@ -129,11 +129,11 @@ def _error(status: Status, said: str) -> Response:
 
 async def _body(request: Request) -> bytes:
     """The body, read no further than a batch can be long."""
-    body = bytearray()
+    body, limit = bytearray(), limit_of(request.headers.get("content-type"))
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise MessageError(f"more than {MAX_BYTES} bytes; lower the batch size", Status.TOO_LARGE)
+        if len(body) > limit:
+            raise MessageError(f"more than {limit} bytes; lower the batch size", Status.TOO_LARGE)
     return bytes(body)
 
 
