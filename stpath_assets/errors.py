@@ -60,4 +60,8 @@ class QueryError(StpathError):
 
 
 class ServingError(StpathError):
-    """The warm encoder on a Ray cluster cannot be reached, or is not the one that is asked for."""
+    """The warm encoder on a Ray cluster cannot be served, or cannot be reached."""
+
+
+class EncoderMismatchError(ServingError):
+    """The encoder that is served is not the one that is asked for."""

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stpath_assets.errors import SettingsError
@@ -64,8 +64,16 @@ class Settings(BaseSettings):
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="tiles a batch of the encoder; unset: what suits the device"
     )
-    ray_address: str | None = Field(
-        None, description="Ray cluster whose warm encoder computes the features; unset: this process does"
+    encoder_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$",
+        description="URL of the served encoder that computes the features; unset: this process does",
+    )
+    encoder_token: SecretStr | None = Field(
+        None, description="token that the served encoder asks for; of the environment only"
+    )
+    encoder_token_file: Path | None = Field(
+        None, description="file with the token of the served encoder; `encoder_token` wins over it"
     )
     min_tissue: float = Field(0.25, ge=0, le=1, description="least tissue fraction of a tile that is kept")
     grid: Literal["regular", "spots"] = Field(
@@ -145,7 +153,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     _refuse_unknown(str(path), list(values))
     if "home" in values:
         raise SettingsError(f"{path}: home is where this file lies; remove it, and set STPATH_HOME or give --home")
-    for name in ("weights", "vocabulary", "gigapath_weights"):
+    if "encoder_token" in values:
+        raise SettingsError(f"{path}: a token has no place in it; set STPATH_ENCODER_TOKEN, or name encoder_token_file")
+    for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file"):
         if name in values:
             # Beside the file that names them, so that a data root can be moved whole.
             values[name] = path.parent / Path(values[name]).expanduser()

@@ -21,36 +21,43 @@ def gigapath() -> None:
 @click.option(
     "--max-in-flight", type=click.IntRange(1), default=2, show_default=True, help="Batches a replica at once."
 )
-@click.option("--address", help="Ray cluster, host:port or auto.  [default: STPATH_RAY_ADDRESS; else one is started]")
+@click.option("--address", help="Ray cluster, host:port or auto.  [default: one is started]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; 0.0.0.0 for other machines.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--detach", is_flag=True, help="Return when it is ready; it is served until the cluster ends.")
 @common
 def serve_encoder(home: str | None, encoder: str, address: str | None, detach: bool, **given: Any) -> None:
-    """Serve the encoder until Ctrl-C."""
+    """Serve the encoder until Ctrl-C, to whoever has the token."""
     from stpath_assets.features import EncoderChoice
     from stpath_assets.features.serving import deploy
+    from stpath_assets.features.serving.token import require_token
     from stpath_assets.settings import load_settings
 
     settings = load_settings(home)
-    at = address or settings.ray_address
-    if detach and at is None:
+    if detach and address is None:
         raise click.UsageError(
             "--detach needs a cluster that goes on: start one (ray start --head) and give --address auto"
         )
+    token = require_token(settings)
     choice = EncoderChoice.of(encoder, settings)
     asked = deploy.Deployment(
-        given["replicas"], deploy.gpus_of(choice, given["gpus"]), given["cpus"], given["max_in_flight"]
-    )
-    deploy.serve(choice, asked, at, click.echo)
+        given["replicas"], deploy.gpus_of(choice, given["gpus"]), given["cpus"], given["max_in_flight"],
+        given["host"], given["port"],
+    )  # fmt: skip
+    deploy.serve(choice, asked, token, address, click.echo)
     if not detach:
         deploy.wait_and_stop()
 
 
 @gigapath.command("status")
-@click.option("--address", help="Ray cluster, host:port or auto.  [default: STPATH_RAY_ADDRESS, else auto]")
+@click.option("--url", help="The served encoder.  [default: STPATH_ENCODER_URL, else http://127.0.0.1:8000]")
 @common
-def encoder_status(home: str | None, address: str | None) -> None:
+def encoder_status(home: str | None, url: str | None) -> None:
     """Show what the replicas of the served encoder have done, as JSON."""
-    from stpath_assets.features.serving import deploy
+    from stpath_assets.features.serving.client import Server
+    from stpath_assets.features.serving.token import read_token
     from stpath_assets.settings import load_settings
 
-    click.echo(json.dumps(deploy.counts(address or load_settings(home).ray_address or "auto"), indent=1))
+    settings = load_settings(home, encoder_url=url)
+    server = Server(settings.encoder_url or "http://127.0.0.1:8000", read_token(settings))
+    click.echo(json.dumps(server.counts(), indent=1))

@@ -93,17 +93,17 @@ def vocabulary(settings: Settings, checksums: bool = True) -> Check:
 
 
 def server(settings: Settings) -> Check:
-    """Whether the warm encoder of a cluster answers and is the one that a step would ask for, where one is set."""
-    if settings.ray_address is None:
-        return Check("ray", True, "not used: STPATH_RAY_ADDRESS is not set")
+    """Whether the served encoder answers and is the one that a step would ask for, where one is set."""
+    if settings.encoder_url is None:
+        return Check("served encoder", True, "not used: STPATH_ENCODER_URL is not set")
 
     def look() -> str:
         from stpath_assets.features import embedder_of
 
         facts = embedder_of(settings).facts()
-        return f"{settings.ray_address} serves {facts['encoder']} in {facts['encoder_precision']}"
+        return f"{settings.encoder_url} serves {facts['encoder']} in {facts['encoder_precision']}"
 
-    return attempt("ray", look)
+    return attempt("served encoder", look)
 
 
 def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> Check:

@@ -61,15 +61,15 @@ class Features:
 
 
 def embedder_of(settings: Settings, choice: EncoderChoice | None = None) -> Embedder:
-    """What computes features as the settings say: this process, or the warm encoder of a Ray cluster where `ray_address`
-    names one. `choice` is the encoder, by default that of the settings.
+    """What computes features as the settings say: this process, or the served encoder where `encoder_url` names
+    one. `choice` is the encoder, by default that of the settings.
     """
     choice = choice or EncoderChoice.of(settings.encoder, settings)
-    if settings.ray_address is None:
+    if settings.encoder_url is None:
         return LocalEmbedder(choice)
-    from stpath_assets.features.serving import ray_embedder
+    from stpath_assets.features.serving import served_embedder
 
-    return ray_embedder(settings, choice)
+    return served_embedder(settings, choice)
 
 
 def embed(

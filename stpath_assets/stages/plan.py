@@ -119,7 +119,7 @@ class Plan:
 
     def _facts(self, settings: Settings) -> dict[str, str]:
         choice = EncoderChoice.of(settings.encoder, settings)
-        if settings.ray_address is not None:
+        if settings.encoder_url is not None:
             return embedder_of(settings, choice).facts()
         if settings.encoder == "gigapath":
             choice = replace(choice, path=weights.present(choice.path, weights.GIGAPATH))

@@ -1,68 +1,116 @@
-"""The warm encoder on a real Ray cluster of this machine: shared, killed, restarted, mistaken for another."""
+"""The warm encoder on a real Ray cluster of this machine, by HTTP: shared, killed, restarted, without a token.
+
+What needs no cluster, the meaning of every status among it, is in `test_serving_http`.
+"""
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
 
-import stpath_assets
 from stpath_assets.errors import FeatureError, ServingError, SlideError
 from stpath_assets.features import EncoderChoice, embed, read_features
 from stpath_assets.features.encoders.demo import DemoEncoder
-from stpath_assets.features.serving import client as client_module
-from stpath_assets.features.serving.client import RayEmbedder
-from stpath_assets.features.serving.messages import Hello, sample_of
+from stpath_assets.features.serving.client import ServedEmbedder, Server
 from stpath_assets.slides import Registry, open_slide
 from stpath_assets.storage import Store
-from stpath_assets.tiles import Tiles, tile
+from stpath_assets.tiles import TileParameters, Tiles, store_tiles, tile
 from tests.conftest import tissue_image, write_tiff
+
+pytestmark = pytest.mark.server
 
 DEMO = EncoderChoice("demo")
 REPLICAS, IN_FLIGHT = 2, 2
-ENV = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
+TOKEN = "a-token-of-tests-only"
+ENV = {
+    **os.environ,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_enable_worker_prestart": "false",  # workers that nobody asks for cost two cores a second each
+}
+
+STEP = """
+import sys
+from stpath_assets.features import embedder_of, store_features
+from stpath_assets.settings import load_settings
+from stpath_assets.slides import Registry
+from stpath_assets.storage import Store
+settings = load_settings()
+store = Store.of(settings)
+store_features(store, Registry(store).get("s"), embedder_of(settings))
+print([name for name in sys.modules if name.split(".")[0] in ("ray", "torch", "dagster")])
+"""
 
 
-def command(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """`stpath-assets` in a process of its own."""
-    program = [sys.executable, "-m", "stpath_assets", *map(str, arguments)]
+def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, as a step is."""
+    program = [sys.executable, *map(str, arguments)]
     return subprocess.run(program, env={**ENV, **env}, capture_output=True, text=True, timeout=200, check=False)
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.05)
+
+
+def is_listening(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 class Cluster:
     """A Ray cluster of one node on a port of its own, with the encoder served on it."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-            port, self.client_port = one.getsockname()[1], other.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+            with socket.create_server(("127.0.0.1", 0)) as three:
+                self.gcs, self.client_port, self.port = (s.getsockname()[1] for s in (one, two, three))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.server = Server(self.url, TOKEN)
         self.start()
 
     def start(self) -> None:
-        """Starts the head and serves."""
+        """Starts a head and serves on it."""
         ray = Path(sys.executable).with_name("ray")
         self.head = subprocess.Popen(
-            [str(ray), "start", "--head", "--block", f"--port={self.address.split(':')[1]}", "--num-cpus=4", "--num-gpus=0",
+            [str(ray), "start", "--head", "--block", f"--port={self.gcs}", "--num-cpus=4", "--num-gpus=0",
              "--include-dashboard=false", f"--ray-client-server-port={self.client_port}", "--disable-usage-stats"],
             env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        options = ["--replicas", str(REPLICAS), "--cpus", "0.5", "--max-in-flight", str(IN_FLIGHT), "--detach"]
-        for _ in range(20):
-            ran = command("gigapath", "serve", "--encoder", "demo", *options, "--address", self.address)
-            if ran.returncode == 0:
-                return
-            time.sleep(1)
-        pytest.fail(ran.stderr)
+        until(lambda: is_listening(self.gcs))
+        command = [*self.serving(), "--detach", "--address", f"127.0.0.1:{self.gcs}"]
+        until(lambda: run(*command, STPATH_ENCODER_TOKEN=TOKEN).returncode == 0)
+
+    def start_of_its_own(self) -> None:
+        """Serves on a cluster that the command starts and ends with it."""
+        self.head = subprocess.Popen(
+            [sys.executable, *self.serving()], env={**ENV, "STPATH_ENCODER_TOKEN": TOKEN}, stdout=subprocess.PIPE,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+        assert self.head.stdout is not None
+        said = [self.head.stdout.readline() for _ in range(2)]
+        assert said[1] == f"ready: 2 replicas, 0 GPUs and 0.5 CPUs each; use it with STPATH_ENCODER_URL={self.url}\n"
+
+    def serving(self) -> list[str]:
+        """The command that serves."""
+        counts = ["--replicas", str(REPLICAS), "--cpus", "0.5", "--max-in-flight", str(IN_FLIGHT)]
+        return ["-m", "stpath_assets", "gigapath", "serve", "--encoder", "demo", "--port", str(self.port), *counts]
 
     def stop(self) -> None:
         """As a machine that goes down: the head and all it started are killed."""
@@ -73,11 +121,11 @@ class Cluster:
                 process.kill()
         self.head.wait()
 
-    def counts(self) -> dict[str, dict]:
-        """What the server says its replicas have done."""
-        ran = command("gigapath", "status", "--address", self.address)
-        assert ran.returncode == 0, ran.stderr
-        return json.loads(ran.stdout)
+    def embedder(self, **options: float) -> ServedEmbedder:
+        return ServedEmbedder(self.url, TOKEN, DEMO, **options)
+
+    def tiles_done(self) -> int:
+        return sum(c["tiles"] for c in self.server.counts().values())
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +142,13 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiff(tmp_path_factory.mktemp("scan") / "odd näme, 1.tif", image)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tiles(scan: Path) -> Iterator[Tiles]:
     with open_slide(scan) as slide:
         yield tile(slide)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(tiles: Tiles) -> np.ndarray:
     return DemoEncoder().encode(np.stack(list(tiles.pixels())))
 
@@ -108,7 +156,7 @@ def expected(tiles: Tiles) -> np.ndarray:
 def test_a_slides_tiles_are_shared_by_all_replicas_and_come_in_order(
     cluster: Cluster, tiles: Tiles, expected: np.ndarray
 ) -> None:
-    embedder = RayEmbedder(cluster.address, DEMO)
+    embedder = cluster.embedder()
     features = embed(tiles, embedder, 2)
     np.testing.assert_array_equal(features.matrix, expected)
     assert features.facts == DEMO.facts()
@@ -120,58 +168,43 @@ def test_a_slides_tiles_are_shared_by_all_replicas_and_come_in_order(
 def test_two_runs_in_processes_of_their_own_find_the_model_loaded(
     cluster: Cluster, scan: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    before = cluster.counts()
-    stores = [Store(tmp_path / "one"), Store(tmp_path / "two")]
+    before = cluster.server.counts()
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    asked = {"STPATH_ENCODER": "demo", "STPATH_ENCODER_URL": cluster.url}
+    stores, steps = [Store(tmp_path / "one"), Store(tmp_path / "two")], []
     for store in stores:
-        Registry(store).add(scan, slide_id="s", organ="Breast", tech="Visium")
-        arguments = ["run", "--encoder", "demo", "--genes", "EPCAM", "--home", store.home]
-        ran = command(*arguments, STPATH_RAY_ADDRESS=cluster.address)
-        assert ran.returncode == 0, ran.stderr
-        assert "ray" not in ran.stderr.lower(), "Ray's own talk does not reach the terminal"
+        store_tiles(store, Registry(store).add(scan, slide_id="s", organ="Breast", tech="Visium"), TileParameters())
+        env = {**ENV, **asked, "STPATH_HOME": str(store.home), "STPATH_ENCODER_TOKEN_FILE": str(tmp_path / "token")}
+        steps.append(
+            subprocess.Popen([sys.executable, "-c", STEP], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        )
+    for store, step in zip(stores, steps, strict=True):
+        # It needs neither Ray nor what replicas have loaded.
+        assert step.communicate(timeout=60) == (b"[]\n", b"")
         np.testing.assert_array_equal(read_features(store, "s").matrix, expected)
         assert store.read("gigapath_throughput", "s")["via"][0].as_py() == "ray"
     assert len({store.path("gigapath_features", "s").read_bytes() for store in stores}) == 1
-    after = cluster.counts()
+    until(lambda: cluster.tiles_done() == sum(c["tiles"] for c in before.values()) + 2 * len(expected))
+    after = cluster.server.counts()
     assert set(after) == set(before), "no replica was started for these runs"
     assert [c["loads"] for c in after.values()] == [1] * REPLICAS
-    embedded = sum(c["tiles"] for c in after.values()) - sum(c["tiles"] for c in before.values())
-    assert embedded == 2 * len(expected)
-
-
-def test_places_and_pixels_give_the_same_bytes(
-    cluster: Cluster, tiles: Tiles, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent = []
-    request = client_module._Slide.request
-    monkeypatch.setattr(
-        client_module._Slide, "request", lambda self, i: sent.append(type(r := request(self, i)).__name__) or r
-    )
-    # As a replica sees it that has another file under the scan's name.
-    monkeypatch.setattr(client_module, "sample_of", lambda slide: "0" * 64)
-    features = embed(tiles, RayEmbedder(cluster.address, DEMO), 16)
-    np.testing.assert_array_equal(features.matrix, expected)
-    assert sent[0] == "Places"
-    assert sent[-1] == "Pixels"
-    assert sent.count("Places") <= REPLICAS * IN_FLIGHT, "once refused, places are not tried again"
 
 
 def test_no_more_is_asked_for_at_once_than_the_replicas_take(cluster: Cluster, tiles: Tiles) -> None:
-    before = sum(c["tiles"] for c in cluster.counts().values())
-    stream = RayEmbedder(cluster.address, DEMO).stream(tiles, 0, 1)
+    before = cluster.tiles_done()
+    stream = cluster.embedder().stream(tiles, 0, 1)
     next(stream)
-    time.sleep(2)
-    done = sum(c["tiles"] for c in cluster.counts().values()) - before
-    assert 1 <= done <= REPLICAS * IN_FLIGHT + 1 < len(tiles)
+    until(lambda: cluster.tiles_done() - before == REPLICAS * IN_FLIGHT)
+    time.sleep(0.5)
+    assert cluster.tiles_done() - before == REPLICAS * IN_FLIGHT < len(tiles)
     stream.close()
 
 
-def test_a_replica_killed_in_mid_slide_costs_nothing(cluster: Cluster, tiles: Tiles, expected: np.ndarray) -> None:
-    stream = RayEmbedder(cluster.address, DEMO).stream(tiles, 0, 1)
-    rows = [next(stream) for _ in range(3)]
-    victim = max(cluster.counts().values(), key=lambda c: c["tiles"])["pid"]
-    os.kill(victim, signal.SIGKILL)
-    rows += list(stream)
-    np.testing.assert_array_equal(np.concatenate(rows), expected)
+def test_pixels_are_taken_where_a_replica_has_another_scan_of_that_name(
+    cluster: Cluster, tiles: Tiles, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stpath_assets.features.serving.client.sample_of", lambda slide: "0" * 64)
+    np.testing.assert_array_equal(embed(tiles, cluster.embedder(), 16).matrix, expected)
 
 
 def test_a_damaged_scan_is_the_same_line_as_without_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
@@ -186,92 +219,80 @@ def test_a_damaged_scan_is_the_same_line_as_without_a_cluster(cluster: Cluster, 
         f.seek(offset)
         f.write(bytes(size))
     said = []
-    for model in (DEMO, RayEmbedder(cluster.address, DEMO)):
+    for model in (DEMO, cluster.embedder()):
         with open_slide(scan) as slide, pytest.raises(SlideError, match=r"^hurt\.tif: level 0 cannot be read") as error:
             embed(replace(tiles, slide=slide), model, 4)
         said.append(str(error.value))
     assert said[0] == said[1]
 
 
-def test_another_encoder_than_is_served_is_refused_before_any_tile(cluster: Cluster) -> None:
-    with pytest.raises(ServingError, match=r"is not the one asked for: its encoder is demo, here it is gigapath"):
-        RayEmbedder(cluster.address, EncoderChoice("gigapath")).facts()
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"version": "0.0.0"}, "its version is 0.0.0, here it is"),
-        ({"encoder_weights_sha256": "f" * 64}, "its encoder_weights_sha256 is ffff"),
-        ({"encoder_precision": "float16"}, "its encoder_precision is float16, here it is float32"),
-        ({"encoder_code": "0"}, "its encoder_code is 0"),
-    ],
-)
-def test_what_differs_between_step_and_server_is_named(tmp_path: Path, changed: dict[str, str], said: str) -> None:
-    (tmp_path / "w.bin").write_bytes(b"weights")
-    choice = EncoderChoice("gigapath", tmp_path / "w.bin", "cpu", "float32")
-    version = changed.get("version", stpath_assets.__version__)
-    facts = {**choice.facts(), **{k: v for k, v in changed.items() if k != "version"}}
-    client_module._check("h:1", Hello(choice.facts(), stpath_assets.__version__, 16, 1, 2), choice)
-    with pytest.raises(ServingError, match=said) as error:
-        client_module._check("h:1", Hello(facts, version, 16, 1, 2), choice)
+@pytest.mark.parametrize("token", [None, "another-token-than-the-servers"])
+def test_without_the_token_nothing_is_said(cluster: Cluster, tiles: Tiles, token: str | None) -> None:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    for method, path in (("GET", "hello"), ("GET", "counts"), ("POST", "embed"), ("GET", "")):
+        answer = httpx.request(method, f"{cluster.url}/stpath-encoder/{path}", headers=headers)
+        assert answer.status_code == 401
+        assert answer.json() == {"error": "no token, or another one than the server's"}
+    with pytest.raises(ServingError, match=r"refuses this step, which gives (no|another) token") as error:
+        ServedEmbedder(cluster.url, token, DEMO).facts()
     assert "\n" not in str(error.value)
+    assert token is None or token not in str(error.value)
 
 
-def test_where_nothing_answers_is_one_line_at_once(tmp_path: Path, scan: Path) -> None:
-    began = time.monotonic()
-    Registry(Store(tmp_path)).add(scan)
-    ran = command("run", "--encoder", "demo", "--genes", "EPCAM", "--home", tmp_path, STPATH_RAY_ADDRESS="127.0.0.1:1")
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("error: no Ray cluster answers at 127.0.0.1:1 (ConnectionRefusedError")
-    assert ran.stderr.count("\n") == 1
-    assert "stpath-assets gigapath serve" in ran.stderr
-    assert time.monotonic() - began < 60
+def test_the_token_is_in_no_process_and_no_log(cluster: Cluster) -> None:
+    children = psutil.Process(cluster.head.pid).children(recursive=True)
+    assert len(children) > REPLICAS
+    for process in children:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            assert TOKEN not in " ".join(process.cmdline())
+    session = next(m for p in children if (m := re.search(r"/\S+/session_[\w.-]+", " ".join(p.cmdline()))))
+    logs = [p for p in Path(session[0]).glob("logs/**/*") if p.is_file()]
+    assert logs
+    assert not [p for p in logs if TOKEN.encode() in p.read_bytes()]
 
 
-def test_an_address_of_a_ray_client_is_refused() -> None:
-    with pytest.raises(ServingError, match=r"STPATH_RAY_ADDRESS=ray://h:10001: is a Ray client's address"):
-        RayEmbedder("ray://h:10001", DEMO).facts()
+def test_a_body_that_is_none_is_refused_and_the_server_goes_on(cluster: Cluster) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "x-encoder": cluster.server.hello().identity}
+    for kind in ("application/vnd.apache.arrow.stream", "application/octet-stream", "application/x-pickle"):
+        answer = httpx.post(
+            f"{cluster.url}/stpath-encoder/embed", headers={**headers, "content-type": kind}, content=b"\x80\x05."
+        )
+        assert answer.status_code == 400
+        assert "\n" not in answer.json()["error"]
+    assert cluster.server.hello().facts == DEMO.facts()
 
 
-def test_more_than_the_cluster_has_is_refused(cluster: Cluster) -> None:
-    for options, said in (
-        (["--gpus", "1"], "1 replicas need 1 GPUs, and the cluster has 0"),
-        (["--cpus", "64"], "64 CPUs"),
-    ):
-        ran = command("gigapath", "serve", "--encoder", "demo", *options, "--detach", "--address", cluster.address)
-        assert ran.returncode == 1
-        assert said in ran.stderr
+def test_status_needs_the_url_and_the_token_only(cluster: Cluster) -> None:
+    ran = run("-m", "stpath_assets", "gigapath", "status", "--url", cluster.url, STPATH_ENCODER_TOKEN=TOKEN)
+    assert ran.returncode == 0, ran.stderr
+    assert {c["loads"] for c in json.loads(ran.stdout).values()} == {1}
 
 
-def test_a_sample_tells_scans_apart(scan: Path, tmp_path: Path) -> None:
-    def sample(path: Path) -> str | None:
-        with open_slide(path) as slide:
-            return sample_of(slide)
-
-    content = scan.read_bytes()
-    (tmp_path / "same.tif").write_bytes(content)
-    assert sample(tmp_path / "same.tif") == sample(scan)
-    (tmp_path / "same.tif").write_bytes(content + b"\0")
-    assert sample(tmp_path / "same.tif") != sample(scan)
+def test_a_replica_killed_in_mid_slide_costs_nothing(cluster: Cluster, tiles: Tiles, expected: np.ndarray) -> None:
+    stream = cluster.embedder().stream(tiles, 0, 1)
+    rows = [next(stream) for _ in range(3)]
+    victim = max(cluster.server.counts().values(), key=lambda c: c["tiles"])["pid"]
+    os.kill(victim, signal.SIGKILL)
+    rows += list(stream)
+    np.testing.assert_array_equal(np.concatenate(rows), expected)
 
 
-# The last of all: it takes the cluster down.
+# The last of all: they take the cluster down.
 
 
 def test_a_head_that_is_restarted_in_mid_slide_is_waited_for(
     cluster: Cluster, tiles: Tiles, expected: np.ndarray
 ) -> None:
-    stream = RayEmbedder(cluster.address, DEMO).stream(tiles, 0, 1)
+    stream = cluster.embedder().stream(tiles, 0, 1)
     rows = [next(stream) for _ in range(3)]
     cluster.stop()
-    cluster.start()
+    cluster.start_of_its_own()
     rows += list(stream)
     np.testing.assert_array_equal(np.concatenate(rows), expected)
 
 
 def test_a_cluster_that_does_not_come_back_is_one_clear_error(cluster: Cluster, tiles: Tiles) -> None:
-    stream = RayEmbedder(cluster.address, DEMO, recover_s=3).stream(tiles, 0, 1)
+    stream = cluster.embedder(recover_s=0.5).stream(tiles, 0, 1)
     next(stream)
     cluster.stop()
     with pytest.raises((ServingError, FeatureError), match=r"lost the encoder in mid-slide; what is done is kept"):

@@ -1,7 +1,7 @@
 """The warm encoder: loaded once in the replicas of a Ray Serve application, used by the steps of many runs.
 
-`server` is what runs on the cluster, `bridge` the process that speaks with it, `client` the embedder that a step uses, `deploy`
-what `stpath-assets gigapath serve` does. Ray is imported only where it is used, and is an extra: `stpath-assets[ray]`.
+A step speaks HTTP with it and needs no Ray: `client` is its side, `messages` what is said, `token` the secret that both know.
+`server` runs on the cluster, `deploy` and `cluster` put it there. These need Ray, an extra: `stpath-assets[ray]`.
 """
 
 from functools import lru_cache
@@ -10,17 +10,19 @@ from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.local import Embedder
 from stpath_assets.settings import Settings
 
-__all__ = ["ray_embedder"]
+__all__ = ["served_embedder"]
 
 
-def ray_embedder(settings: Settings, choice: EncoderChoice) -> Embedder:
-    """The embedder that sends tiles to the cluster that the settings name, one for all slides of a process."""
-    assert settings.ray_address is not None
-    return _embedder(settings.ray_address, choice)
+def served_embedder(settings: Settings, choice: EncoderChoice) -> Embedder:
+    """The embedder that sends tiles to the server that the settings name, one for all slides of a process."""
+    from stpath_assets.features.serving.token import read_token
+
+    assert settings.encoder_url is not None
+    return _embedder(settings.encoder_url, read_token(settings), choice)
 
 
 @lru_cache(maxsize=1)
-def _embedder(address: str, choice: EncoderChoice) -> Embedder:
-    from stpath_assets.features.serving.client import RayEmbedder
+def _embedder(url: str, token: str | None, choice: EncoderChoice) -> Embedder:
+    from stpath_assets.features.serving.client import ServedEmbedder
 
-    return RayEmbedder(address, choice)
+    return ServedEmbedder(url, token, choice)

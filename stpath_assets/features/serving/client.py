@@ -1,49 +1,66 @@
-"""Features by the warm encoder of a cluster: a slide's tiles over all replicas, results in order, no more at once than they take.
+"""Features by the served encoder: a slide's tiles over all replicas, results in order, no more at once than they take.
 
-A replica that dies is answered for by its successor (`bridge`); a cluster that is lost is waited for, for a while, and what was
-under way is sent again. Equal batches give equal bits, whoever computes them.
+Each batch is a request in a thread of its own. A request that fails because a replica died or the server is gone is sent again
+once the server answers, up to `RECOVER_S`; which failures these are, the status says (`messages`). Equal batches give equal
+bits, whoever computes them. No Ray is needed here.
 """
 
-import os
-import subprocess
-import sys
+import socket
+import threading
 import time
-import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
+import httpx
 import pyarrow as pa
 
-from stpath_assets.errors import ServingError, StpathError
+from stpath_assets.errors import EncoderMismatchError, FeatureError, ServingError, SlideError, one_line
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.local import Block as Rows
-from stpath_assets.features.serving.messages import Block, Hello, Pixels, Places, Unreadable, sample_of
+from stpath_assets.features.serving.messages import (
+    PREFIX,
+    SEND_AGAIN,
+    Block,
+    Hello,
+    Pixels,
+    Places,
+    Status,
+    sample_of,
+)
 from stpath_assets.features.throughput import Meter
 from stpath_assets.slides import Slide
 from stpath_assets.tiles import Tiles
 from stpath_assets.version import __version__
 
 RECOVER_S = 120.0
-"""How long a cluster that was lost in mid-slide is waited for."""
+"""How long a server that was lost in mid-slide is waited for."""
+
+LOADING_S = 600.0
+"""Longest time that a server may take to say hello: it loads the encoder first, or its replicas are at batches of others."""
+
+_CONNECT_S = 5.0
+_PAUSE_S = 0.5
+_TRIES = 5  # of a request that a replica dies at: then the request is what kills it
+_SERVE = "start it: stpath-assets gigapath serve"
 
 
-class Lost(Exception):
-    """The bridge is gone, and with it the connection to the cluster."""
+class UnavailableError(ServingError):
+    """The server does not answer, or not yet: it may come back."""
 
 
-class RayEmbedder:
-    """The encoder that is served at a Ray address. `choice` is what the step expects to find there.
+class ServedEmbedder:
+    """The encoder that is served at a URL. `choice` is what the step expects to find there.
 
-    Raises `ServingError` where there is none, or another one.
+    Raises `ServingError` where there is none, `EncoderMismatchError` where it is another one.
     """
 
-    def __init__(self, address: str, choice: EncoderChoice, recover_s: float = RECOVER_S) -> None:
+    def __init__(self, url: str, token: str | None, choice: EncoderChoice, recover_s: float = RECOVER_S) -> None:
         self.meter = Meter("ray")
-        self._address, self._choice, self._recover_s = address, choice, recover_s
-        self._line: _Line | None = None
-        self._numbers = 0
+        self._server, self._choice, self._recover_s = Server(url, token), choice, recover_s
+        self._hello: Hello | None = None
 
     @property
     def name(self) -> str:
@@ -60,101 +77,195 @@ class RayEmbedder:
         return self.hello().facts
 
     def hello(self) -> Hello:
-        """What the server says of itself; connects where no connection stands."""
-        if self._line is None:
-            line = _Line(self._address)
-            _check(self._address, line.hello, self._choice)
-            self._line = line
-        return self._line.hello
+        """What the server says of itself; asked once, since each request names the encoder that it is for."""
+        if self._hello is None:
+            self._hello = self._greet()
+        return self._hello
 
     def stream(self, tiles: Tiles, first: int, batch_size: int) -> Iterator[Rows]:
         """Features of the tiles from index `first` on, a block a batch, in table order."""
         hello = self.hello()
         self.meter = Meter("ray", batch_size)
-        work = _Slide(tiles.slide, tiles.table.slice(first), batch_size)
-        most = hello.replicas * hello.in_flight
-        under_way: dict[int, int] = {}  # number of a request: its batch
-        done: dict[int, Rows | StpathError] = {}
-        sent = given = 0
-        while given < len(work):
-            while sent < len(work) and sent - given < most:
-                self._ask(work, sent, under_way)
-                sent += 1
-            while given not in done:
-                self._take(work, under_way, done)
-            rows = done.pop(given)
-            if isinstance(rows, StpathError):
-                raise rows
-            yield rows
-            given += 1
+        work = _Slide(tiles.slide, tiles.table.slice(first), batch_size, hello, threading.Event())
+        under_way: deque[tuple[int, Future[Block | None]]] = deque()
+        try:
+            for batch in range(len(work)):
+                if len(under_way) == hello.replicas * hello.in_flight:
+                    yield self._take(work, *under_way.popleft())
+                under_way.append((batch, self._ask(work, batch)))
+            while under_way:
+                yield self._take(work, *under_way.popleft())
+        finally:
+            work.closed.set()
 
-    def _ask(self, work: "_Slide", batch: int, under_way: dict[int, int]) -> None:
+    def _ask(self, work: "_Slide", batch: int) -> "Future[Block | None]":
         with self.meter.waiting():
-            request = work.request(batch)
-        self._numbers += 1
-        under_way[self._numbers] = batch
-        try:
-            assert self._line is not None
-            self._line.send(self._numbers, request)
-        except Lost:
-            self._recover(work, under_way)
+            tiles = work.request(batch)
+        return _in_thread(lambda: self._send(work, tiles))
 
-    def _take(self, work: "_Slide", under_way: dict[int, int], done: dict[int, Rows | StpathError]) -> None:
-        """Waits for one answer."""
-        try:
-            assert self._line is not None
-            with self.meter.computing():
-                number, answer = self._line.receive()
-        except Lost:
-            self._recover(work, under_way)
-            return
-        batch = under_way.pop(number, None)
-        if batch is None:
-            return  # of a stream that was left early
-        if isinstance(answer, Unreadable):
+    def _take(self, work: "_Slide", batch: int, answer: "Future[Block | None]") -> Rows:
+        """Waits for the features of a batch. Raises what became of it instead."""
+        with self.meter.computing():
+            block = answer.result()
+        if block is None:
             work.send_pixels()
-            self._ask(work, batch, under_way)
-        elif isinstance(answer, Block):
-            done[batch] = answer.features
-            self._note(answer)
-        else:
-            done[batch] = (
-                answer  # raised in its turn: of several, the first of the slide is named, as without a cluster
-            )
-
-    def _note(self, block: Block) -> None:
+            again = self._ask(work, batch)
+            with self.meter.computing():
+                block = again.result()
+        assert block is not None, "pixels were refused as unreadable"
         self.meter.devices.append(f"{block.device} ({block.replica})")
         if block.gpu_memory_bytes is not None:
             self.meter.gpu_memory_bytes = max(self.meter.gpu_memory_bytes or 0, block.gpu_memory_bytes)
+        return block.features
 
-    def _recover(self, work: "_Slide", under_way: dict[int, int]) -> None:
-        """Connects again and sends what was under way once more. Raises `ServingError` where that takes too long."""
-        self._line = None
-        deadline = time.monotonic() + self._recover_s
-        while True:
+    def _send(self, work: "_Slide", tiles: Places | Pixels) -> Block | None:
+        """Features of a batch; None where the replica wants pixels."""
+        headers, body = tiles.to_http()
+        for _ in range(_TRIES):
             try:
-                self.hello()
-                break
+                return self._server.embed({**headers, "x-encoder": work.hello.identity}, body)
+            except UnavailableError as e:
+                last = e
+                self._wait_until_back(work)
+            except EncoderMismatchError:
+                self._hello = None
+                raise
+        raise FeatureError(
+            f"the served encoder died {_TRIES} times at the same tiles; see Ray's logs, or lower the batch size ({last})"
+        )
+
+    def _wait_until_back(self, work: "_Slide") -> None:
+        """Returns when the server says hello. Raises `ServingError` where that takes too long or another one answers."""
+        deadline = time.monotonic() + self._recover_s
+        while not work.closed.wait(_PAUSE_S):
+            try:
+                self._greet()
+                return
             except ServingError as e:
-                if "is not the one" in str(e) or time.monotonic() > deadline:
-                    raise ServingError(f"{work.name}: lost the encoder in mid-slide; what is done is kept. {e}") from e
-                time.sleep(1)
-        again = list(under_way.values())
-        under_way.clear()
-        for batch in again:
-            self._ask(work, batch, under_way)
+                if not isinstance(e, UnavailableError) or time.monotonic() > deadline:
+                    said = f"{work.slide.name}: lost the encoder in mid-slide; what is done is kept. {e}"
+                    raise (EncoderMismatchError if isinstance(e, EncoderMismatchError) else ServingError)(said) from e
+        raise CancelledError
+
+    def _greet(self) -> Hello:
+        hello = self._server.hello()
+        _check(self._server.url, hello, self._choice)
+        return hello
+
+
+class Server:
+    """The HTTP side of a served encoder, for several threads at once."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url, self._has_token = url.rstrip("/"), token is not None
+        try:
+            base_url = httpx.URL(self.url + PREFIX)
+        except httpx.InvalidURL as e:
+            raise ServingError(f"{url} is no URL ({e}); check STPATH_ENCODER_URL") from e
+        # A machine that went down sends nothing: the kernel asks, and after half a minute the connection is an error.
+        keep_alive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):  # not all on every system
+                keep_alive.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"authorization": f"Bearer {token}"} if token else {},
+            # A transport of its own: tiles and token never go through a proxy that the environment names for the web.
+            transport=httpx.HTTPTransport(
+                verify=url.startswith("https:"), limits=httpx.Limits(), socket_options=keep_alive
+            ),
+            timeout=httpx.Timeout(None, connect=_CONNECT_S),
+        )
+
+    def hello(self) -> Hello:
+        """What the server says of itself. Raises `UnavailableError`, or `ServingError` where no waiting would help."""
+        said = self._get("/hello")
+        try:
+            return Hello(**said)
+        except TypeError as e:
+            raise self._stranger("answers something else") from e
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """What each replica has done since the encoder was first served: pid, device, loads, batches, tiles, by its id."""
+        found: dict[str, dict[str, Any]] = self._get("/counts")
+        return found
+
+    def embed(self, headers: dict[str, str], body: bytes) -> Block | None:
+        """Features of the tiles of a request; None where the replica wants pixels.
+
+        Raises `UnavailableError` where it may be sent again, `SlideError` and `FeatureError` as a run without a server does,
+        else `ServingError`.
+        """
+        answer = self._request("POST", "/embed", headers=headers, content=body)
+        match answer.status_code:
+            case Status.SEND_PIXELS:
+                return None
+            case Status.DAMAGED:
+                raise SlideError(_error_of(answer))
+            case Status.FAILED:
+                raise FeatureError(_error_of(answer))
+            case Status.ANOTHER_ENCODER:
+                raise EncoderMismatchError(f"another encoder is served at {self.url} than when this began; run again")
+        self._require_ok(answer)
+        try:
+            return Block.from_http(answer.headers, answer.content)
+        except (KeyError, ValueError) as e:
+            raise self._stranger("answers something else") from e
+
+    def _get(self, path: str) -> Any:
+        # A replica that dies at this moment is no reason to give up: another answers the next time.
+        for last in range(_TRIES - 1, -1, -1):
+            answer = self._request("GET", path, timeout=httpx.Timeout(LOADING_S, connect=_CONNECT_S))
+            if answer.status_code not in SEND_AGAIN or not last:
+                break
+            time.sleep(_PAUSE_S)
+        self._require_ok(answer)
+        try:
+            return answer.json()
+        except ValueError as e:
+            raise self._stranger("answers something else") from e
+
+    def _request(self, method: str, path: str, **given: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **given)
+        except httpx.RequestError as e:
+            raise UnavailableError(f"no encoder answers at {self.url} ({type(e).__name__}: {e}); {_SERVE}") from e
+
+    def _require_ok(self, answer: httpx.Response) -> None:
+        status = answer.status_code
+        if status == Status.OK:
+            return
+        if status == Status.REFUSED:
+            how = "gives another token than the server's" if self._has_token else "gives no token"
+            raise ServingError(
+                f"the encoder at {self.url} refuses this step, which {how}; "
+                "set STPATH_ENCODER_TOKEN or STPATH_ENCODER_TOKEN_FILE to that of stpath-assets gigapath serve"
+            )
+        if status == Status.NOT_SERVED:
+            raise UnavailableError(f"no encoder is served at {self.url}; {_SERVE}")
+        if status in SEND_AGAIN:
+            raise UnavailableError(
+                f"the encoder at {self.url} has no replica that answers (HTTP {status}); see Ray's logs"
+            )
+        if status in (Status.MALFORMED, Status.TOO_LARGE):
+            raise ServingError(f"the encoder at {self.url} refuses the request (HTTP {status}): {_error_of(answer)}")
+        raise self._stranger(f"answers HTTP {status}")
+
+    def _stranger(self, does: str) -> ServingError:
+        return ServingError(f"{self.url} is not a served encoder: it {does}; check STPATH_ENCODER_URL, or {_SERVE}")
 
 
 @dataclass
 class _Slide:
-    """The batches of one slide's tiles, as places until a replica wants pixels."""
+    """The batches of one slide's tiles, as places until a replica wants pixels. `closed` ends what waits for the server."""
 
     slide: Slide
     table: pa.Table
     batch_size: int
+    hello: Hello
+    closed: threading.Event
 
     def __post_init__(self) -> None:
-        self.name = self.slide.name
         self._sample = sample_of(self.slide)
 
     def __len__(self) -> int:
@@ -169,81 +280,41 @@ class _Slide:
         rows = self.table.slice(batch * self.batch_size, self.batch_size)
         if self._sample is None:
             return Pixels(next(Tiles(self.slide, rows).batches(len(rows))))
-        # A slice is sent with all of its table; a copy is not.
-        return Places(
-            str(self.slide.files[0].absolute()), self.slide.mpp_xy, self._sample, rows.take(list(range(len(rows))))
-        )
+        return Places(str(self.slide.files[0].absolute()), self.slide.mpp_xy, self._sample, rows)
 
 
-class _Line:
-    """A bridge process and the pipes to it. `hello` is what the server said."""
+def _in_thread(work: Callable[[], Block | None]) -> "Future[Block | None]":
+    """What `work` returns or raises, from a thread that nobody waits for at the end of the process."""
+    future: Future[Block | None] = Future()
 
-    def __init__(self, address: str) -> None:
-        requests_in, requests_out = os.pipe()
-        answers_in, answers_out = os.pipe()
-        command = [
-            sys.executable,
-            "-m",
-            "stpath_assets.features.serving.bridge",
-            address,
-            str(requests_in),
-            str(answers_out),
-        ]
-        self._process = subprocess.Popen(
-            command, pass_fds=(requests_in, answers_out), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(requests_in)
-        os.close(answers_out)
-        self._out = Connection(requests_out, readable=False)
-        self._in = Connection(answers_in, writable=False)
-        self._end = weakref.finalize(self, _close, self._out, self._in, self._process)
+    def run() -> None:
         try:
-            what, hello = self.receive()
-        except Lost as e:
-            raise ServingError(f"the Ray cluster at {address} was lost while connecting; see Ray's logs") from e
-        if what == "fatal":
-            self._end()
-            raise hello
-        self.hello: Hello = hello
+            future.set_result(work())
+        except BaseException as e:
+            future.set_exception(e)
 
-    def send(self, number: int, request: Any) -> None:
-        """Raises `Lost` where the bridge is gone."""
-        try:
-            self._out.send((number, request))
-        except OSError as e:
-            raise Lost from e
-
-    def receive(self) -> tuple[Any, Any]:
-        """The next answer and its number. Raises `Lost` where the bridge is gone."""
-        try:
-            what, value = self._in.recv()
-        except (EOFError, OSError) as e:
-            raise Lost from e
-        return what, value
+    threading.Thread(target=run, name="stpath-encoder", daemon=True).start()
+    return future
 
 
-def _close(out: Connection, incoming: Connection, process: "subprocess.Popen[bytes]") -> None:
-    out.close()  # the bridge ends by itself when it can read no more
+def _error_of(answer: httpx.Response) -> str:
     try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    incoming.close()
+        return one_line(str(answer.json()["error"]))
+    except (ValueError, KeyError, TypeError):
+        return one_line(answer.text[:200])
 
 
-def _check(address: str, hello: Hello, choice: EncoderChoice) -> None:
-    """Raises `ServingError` where the server is not what the step expects."""
-    expected = {"encoder": choice.name, "encoder_code": choice.code_version}
+def _check(url: str, hello: Hello, choice: EncoderChoice) -> None:
+    """Raises `EncoderMismatchError` where the server is not what the step expects."""
+    expected = {"version": __version__, "encoder": choice.name, "encoder_code": choice.code_version}
     if choice.precision != "auto":
         expected["encoder_precision"] = choice.precision
     if choice.path is not None:
         expected["encoder_weights_sha256"] = choice.weights_sha256()
     found = {**hello.facts, "version": hello.version}
-    for name, wanted in {"version": __version__, **expected}.items():
+    for name, wanted in expected.items():
         if found.get(name) != wanted:
-            raise ServingError(
-                f"the encoder served at {address} is not the one asked for: its {name} is {found.get(name)}, "
+            raise EncoderMismatchError(
+                f"the encoder served at {url} is not the one asked for: its {name} is {found.get(name)}, "
                 f"here it is {wanted}; serve the right one: stpath-assets gigapath serve, or change the settings here"
             )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stpath_assets.errors import ServingError
-from stpath_assets.features.serving.messages import NAMESPACE
 
-_SERVE = "start one (ray start --head) and serve the encoder on it: stpath-assets gigapath serve"
+NAMESPACE = "stpath"
+
 _CONNECT_S = 5.0
 
 
@@ -22,7 +22,7 @@ def import_ray() -> Any:
         import ray
     except ImportError as e:
         raise ServingError(
-            "Ray is not installed; run: pip install 'stpath-assets[ray]', or unset STPATH_RAY_ADDRESS"
+            "Ray is not installed; run: pip install 'stpath-assets[ray]' where the encoder is served"
         ) from e
     return ray
 
@@ -35,20 +35,22 @@ def connect(address: str) -> Any:
     ray = import_ray()
     if address.startswith("ray://"):
         raise ServingError(
-            f"STPATH_RAY_ADDRESS={address}: is a Ray client's address; give that of the cluster, host:port as ray start prints it"
+            f"--address {address}: is a Ray client's address; give that of the cluster, host:port as ray start prints it"
         )
     try:
         if address != "auto":
-            knock(address)  # Ray itself takes half a minute to say that nothing listens
+            check_listening(address)  # Ray itself takes half a minute to say that nothing listens
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True
         )
     except Exception as e:  # ConnectionError, RuntimeError and types of its own, by version
-        raise ServingError(f"no Ray cluster answers at {address} ({_first_line(e)}); {_SERVE}") from e
+        raise ServingError(
+            f"no Ray cluster answers at {address} ({_first_line(e)}); start one: ray start --head"
+        ) from e
     return ray
 
 
-def knock(address: str) -> None:
+def check_listening(address: str) -> None:
     """Raises `OSError` or `ValueError` where nothing listens at host:port."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()

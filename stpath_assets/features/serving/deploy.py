@@ -1,7 +1,8 @@
-"""What `stpath-assets gigapath serve` and `status` do: deploy the encoder on a cluster, and say what it has done."""
+"""What `stpath-assets gigapath serve` does: deploys the encoder on a cluster, behind Serve's own HTTP server."""
 
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +11,22 @@ from typing import Any
 from stpath_assets import weights
 from stpath_assets.errors import ServingError
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.features.serving.cluster import connect, import_ray
-from stpath_assets.features.serving.messages import APPLICATION, COUNTER, DEPLOYMENT, NAMESPACE
+from stpath_assets.features.serving.client import Server
+from stpath_assets.features.serving.cluster import NAMESPACE, connect, import_ray
+from stpath_assets.features.serving.messages import PREFIX
+from stpath_assets.features.serving.token import digest_of
+
+APPLICATION = "stpath-encoder"
+DEPLOYMENT = "EncoderReplica"
+COUNTER = "stpath-encoder-counter"
+
+_QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """How the encoder is served: replicas, GPUs and CPUs of each (fractions allowed), and requests that one takes at once.
+    """How the encoder is served: replicas, GPUs and CPUs of each (fractions allowed), requests that one takes at once, and
+    where the head's machine listens.
 
     Two requests: of one the pixels are read while the other is computed.
     """
@@ -25,10 +35,14 @@ class Deployment:
     gpus: float = 0.0
     cpus: float = 1.0
     in_flight: int = 2
+    host: str = "127.0.0.1"
+    port: int = 8000
 
 
-def serve(choice: EncoderChoice, deployment: Deployment, address: str | None, say: Callable[[str], None]) -> str:
-    """Deploys the encoder, in place of one that is served, and returns the cluster's address once every replica is loaded.
+def serve(
+    choice: EncoderChoice, deployment: Deployment, token: str, address: str | None, say: Callable[[str], None]
+) -> str:
+    """Deploys the encoder, in place of one that is served, and returns its URL once every replica is loaded.
 
     `address` None starts a cluster on this machine that ends with this process. Raises `ServingError` where it cannot be
     reached or has not what the replicas need, and what loading the encoder raises.
@@ -43,12 +57,17 @@ def serve(choice: EncoderChoice, deployment: Deployment, address: str | None, sa
     else:
         ray = connect(address)
     _require(ray, deployment)
-    at = str(ray.get_runtime_context().gcs_address)
+    head = str(ray.get_runtime_context().gcs_address).rpartition(":")[0]
+    here = head == str(ray.util.get_node_ip_address())
     say(f"{choice.name} ({facts['encoder_precision']}, weights {facts['encoder_weights_sha256'][:12]}): loading")
-    _deploy(ray, choice, deployment)
+    _deploy(ray, choice, deployment, digest_of(token), here)
+    url = _url(deployment, head)
+    if here:
+        _require_answer(url, token)
     each = f"{deployment.gpus:g} GPUs and {deployment.cpus:g} CPUs each"
-    say(f"ready: {deployment.replicas} replicas, {each}; use it with STPATH_RAY_ADDRESS={at}")
-    return at
+    where = "" if here or not _is_loopback(deployment.host) else f" on {head}, where alone it listens"
+    say(f"ready: {deployment.replicas} replicas, {each}; use it with STPATH_ENCODER_URL={url}{where}")
+    return url
 
 
 def gpus_of(choice: EncoderChoice, asked: float | None) -> float:
@@ -67,45 +86,38 @@ def wait_and_stop() -> None:
         signal.signal(number, lambda *_: stop.set())
     stop.wait()
     serve.delete(APPLICATION)
+    if not serve.status().applications:
+        serve.shutdown()  # else its HTTP server would go on listening, on a port that cannot be changed
 
 
-def counts(address: str) -> dict[str, dict[str, Any]]:
-    """What each replica has done since the encoder was first served: pid, device, loads, batches, tiles, by its id.
-
-    Raises `ServingError` where no encoder is served.
-    """
-    ray = connect(address)
-    try:
-        counter = ray.get_actor(COUNTER, namespace=NAMESPACE)
-    except ValueError as e:
-        raise ServingError(
-            f"no encoder is served on the Ray cluster at {address}; run: stpath-assets gigapath serve"
-        ) from e
-    found: dict[str, dict[str, Any]] = ray.get(counter.counts.remote(), timeout=30)
-    return found
-
-
-def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment) -> None:
+def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment, token_sha256: str, here: bool) -> None:
     from ray import serve
 
     from stpath_assets.features.serving.server import Counter, EncoderReplica
 
+    if here and not serve.status().proxies:
+        _require_free(deployment.host, deployment.port)
     counter = ray.remote(Counter).options(
         name=COUNTER, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
     )
     # Its own account of what it does belongs in its logs; what matters is said here.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(proxy_location="Disabled", logging_config={"log_level": "ERROR", "enable_access_log": False})
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": deployment.host, "port": deployment.port},  # without a timeout: a batch may take a minute
+        logging_config=_QUIET,
+    )
     deployed = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=deployment.replicas,
         max_ongoing_requests=deployment.in_flight,
         ray_actor_options={"num_cpus": deployment.cpus, "num_gpus": deployment.gpus},
         health_check_timeout_s=120,  # a batch of the real encoder takes a CPU most of a minute
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
+        logging_config=_QUIET,
     )(EncoderReplica)
+    bound = deployed.bind(choice, deployment.replicas, deployment.in_flight, token_sha256, counter.remote())
     try:
-        serve.run(deployed.bind(choice, deployment.in_flight, counter.remote()), name=APPLICATION, route_prefix=None)
+        serve.run(bound, name=APPLICATION, route_prefix=PREFIX)
     except Exception as e:  # RuntimeError, TimeoutError and Ray's own
         said = " ".join(str(e).split())[-300:]
         raise ServingError(f"the encoder could not be served ({type(e).__name__}: {said}); see Ray's logs") from e
@@ -121,3 +133,33 @@ def _require(ray: Any, deployment: Deployment) -> None:
                 f"{deployment.replicas} replicas need {needed:g} {name}s, and the cluster has {has.get(name, 0):g}; "
                 f"ask for fewer: --replicas, --{name.lower()}s"
             )
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises `ServingError` where something listens already: Serve would share the port with another Serve, unnoticed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as e:
+        raise ServingError(f"cannot listen at {host}:{port} ({e}); give another --host or --port") from e
+
+
+def _require_answer(url: str, token: str) -> None:
+    """Raises `ServingError` where the encoder does not answer: Serve keeps the host and port that it was started with."""
+    try:
+        Server(url, token).hello()
+    except ServingError as e:
+        raise ServingError(
+            f"the encoder is loaded, and does not answer at {url}; where Serve runs already with another host or port, "
+            f"give these (--host, --port) or end it first: serve shutdown ({e})"
+        ) from e
+
+
+def _url(deployment: Deployment, head: str) -> str:
+    """Where steps find it; `head` is the address of the head's machine."""
+    host = head if deployment.host in ("0.0.0.0", "::") else deployment.host
+    return f"http://[{host}]:{deployment.port}" if ":" in host else f"http://{host}:{deployment.port}"
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")

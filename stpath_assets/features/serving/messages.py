@@ -1,48 +1,111 @@
-"""What steps and replicas say to each other, and the names by which they find one another.
+"""What steps and replicas say to each other over HTTP, under `/stpath-encoder`.
 
-A tile is sent as its place where the replica can read the same scan, and as pixels otherwise.
+    GET  hello    what the server is, JSON of `Hello`
+    GET  counts   what each replica has done, JSON
+    POST embed    tiles, as `Places` or `Pixels`; the answer is their features, float32, little-endian, row after row
+
+Every request carries the token. A tile is sent as its place where the replica can read the same scan, as an Arrow stream with
+the scan in the schema's metadata, and as pixels otherwise, bytes of tile after tile. Nothing on the wire is a pickle. The
+status of an answer alone says what follows; what was wrong is in its JSON, `{"error": …}`:
+
+    200           what was asked for
+    400  413      malformed, or larger than any batch: an error of this program
+    401           no token, or another one
+    404           no encoder is served there (answered by Ray Serve)
+    409           the replica cannot read that scan: send pixels
+    412           another encoder than the one that said hello
+    422           the scan is damaged: the error is that of a run without a server
+    424           the encoder failed
+    500 502-504   a replica died or is not there yet (answered by Ray Serve, or by a proxy before it): send it again
 """
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from stpath_assets.slides import Slide
+from stpath_assets.slides.scale import Mpp
+from stpath_assets.tables import TILE_GRIDS
 
-APPLICATION = "stpath-encoder"
-DEPLOYMENT = "EncoderReplica"
-NAMESPACE = "stpath"
-COUNTER = "stpath-encoder-counter"
+PREFIX = "/stpath-encoder"
+
+MAX_BYTES = 1 << 30
+"""Most bytes of a batch's pixels, sent or to be read: a batch of 4096 tiles, the largest that settings allow, has 0.6 GB."""
+
+MAX_PLACES_BYTES = 1 << 24
+"""Most bytes of a batch's places: each has some fifty."""
 
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
+_PLACES, _PIXELS = "application/vnd.apache.arrow.stream", "application/octet-stream"
+_FLOAT = np.dtype("<f4")
+_COLUMNS = {name: TILE_GRIDS.schema.field(name).type for name in ("tile_id", "x_px", "y_px", "side_px", "tile_px")}
+_ALSO = {"side_y_px": TILE_GRIDS.schema.field("side_y_px").type}
+
+
+class Status(IntEnum):
+    """The statuses that replicas give, and Serve's for an application that is not there."""
+
+    OK = 200
+    MALFORMED = 400
+    REFUSED = 401
+    NOT_SERVED = 404
+    SEND_PIXELS = 409
+    ANOTHER_ENCODER = 412
+    TOO_LARGE = 413
+    DAMAGED = 422
+    FAILED = 424
+
+
+SEND_AGAIN = frozenset({500, 502, 503, 504})
+
+
+class MessageError(ValueError):
+    """A message that is not one. `status` is what the server answers."""
+
+    def __init__(self, said: str, status: Status = Status.MALFORMED) -> None:
+        super().__init__(said)
+        self.status = status
 
 
 @dataclass(frozen=True)
 class Places:
-    """Tiles of a scan that the replica reads itself: `table` has the columns of `tile_grids`."""
+    """Tiles of a scan that the replica reads itself: `table` has columns of `tile_grids`, of which those that
+    say where a tile is are sent, and at least one row.
+    """
 
     uri: str
-    mpp_xy: tuple[float, float]
+    mpp_xy: Mpp
     sample: str
     table: pa.Table
+
+    def to_http(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body."""
+        scan = {"uri": self.uri, "mpp_xy": json.dumps(self.mpp_xy), "sample": self.sample}
+        names = [name for name in {**_COLUMNS, **_ALSO} if name in self.table.column_names]
+        table = self.table.select(names).replace_schema_metadata(scan)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return {"content-type": _PLACES}, sink.getvalue().to_pybytes()
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Tiles as (B, H, W, 3) uint8."""
+    """Tiles as (B, side, side, 3) uint8."""
 
     batch: npt.NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Unreadable:
-    """The replica has no such scan: it wants pixels."""
-
-    reason: str
+    def to_http(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body."""
+        return {"content-type": _PIXELS, "x-tile-px": str(self.batch.shape[1])}, self.batch.tobytes()
 
 
 @dataclass(frozen=True)
@@ -54,6 +117,20 @@ class Block:
     device: str
     gpu_memory_bytes: int | None
 
+    def to_http(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body."""
+        headers = {"x-rows": str(len(self.features)), "x-replica": self.replica, "x-device": self.device}
+        if self.gpu_memory_bytes is not None:
+            headers["x-gpu-memory-bytes"] = str(self.gpu_memory_bytes)
+        return headers, self.features.astype(_FLOAT, copy=False).tobytes()
+
+    @classmethod
+    def from_http(cls, headers: Mapping[str, str], body: bytes) -> "Block":
+        """Raises `KeyError` or `ValueError` where it is none."""
+        features = np.frombuffer(body, _FLOAT).reshape(int(headers["x-rows"]), -1).astype(np.float32)
+        memory = headers.get("x-gpu-memory-bytes")
+        return cls(features, headers["x-replica"], headers["x-device"], None if memory is None else int(memory))
+
 
 @dataclass(frozen=True)
 class Hello:
@@ -64,6 +141,58 @@ class Hello:
     batch_size: int
     replicas: int
     in_flight: int
+
+    @property
+    def identity(self) -> str:
+        """The same for servers whose features are the same; every request of a step names it."""
+        return hashlib.sha256(json.dumps([self.facts, self.version], sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is sent."""
+        return asdict(self)
+
+
+def limit_of(kind: str | None) -> int:
+    """Most bytes of a body of a content type."""
+    return MAX_PLACES_BYTES if kind == _PLACES else MAX_BYTES
+
+
+def tiles_from_http(headers: Mapping[str, str], body: bytes) -> Places | Pixels:
+    """What a step sent. Raises `MessageError` for whatever is not what `Places` or `Pixels` make."""
+    kind = headers.get("content-type")
+    if kind == _PLACES:
+        return _places(body)
+    if kind == _PIXELS:
+        return _pixels(headers.get("x-tile-px", ""), body)
+    raise MessageError(f"content-type is neither {_PLACES} nor {_PIXELS}")
+
+
+def _places(body: bytes) -> Places:
+    try:
+        table = pa.ipc.open_stream(body).read_all()
+        table.validate(full=True)
+        said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        x, y = map(float, json.loads(said["mpp_xy"]))
+        uri, sample = said["uri"], said["sample"]
+        if {field.name: field.type for field in table.schema} not in (_COLUMNS, {**_COLUMNS, **_ALSO}):
+            raise ValueError("columns are not those of tile_grids")
+        sides = table["tile_px"].to_numpy()
+        if not len(sides) or sides.min() < 1 or (sides != sides[0]).any():
+            raise ValueError("no tiles, or none of one size")
+    except Exception as e:  # Arrow raises errors of many kinds, OSError among them, for what is no stream
+        raise MessageError(f"not places of tiles ({type(e).__name__}: {e})") from e
+    if len(sides) * int(sides[0]) ** 2 * 3 > MAX_BYTES:
+        raise MessageError("more pixels than a batch has; lower the batch size", Status.TOO_LARGE)
+    return Places(uri, (x, y), sample, table)
+
+
+def _pixels(side: str, body: bytes) -> Pixels:
+    if not side.isascii() or not side.isdigit() or not 0 < int(side[:9]) < 1 << 15:
+        raise MessageError("x-tile-px is not the side of a tile")
+    px = int(side)
+    if not body or len(body) % (px * px * 3):
+        raise MessageError(f"{len(body)} bytes are not whole tiles of {px} px")
+    return Pixels(np.frombuffer(body, np.uint8).reshape(-1, px, px, 3))
 
 
 def sample_of(slide: Slide) -> str | None:

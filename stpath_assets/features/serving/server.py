@@ -1,9 +1,11 @@
-"""What runs on the cluster: replicas that hold the encoder, and a counter of what they did.
+"""What runs on the cluster: replicas that hold the encoder and answer over HTTP, and a counter of what they did.
 
-A replica reads the pixels of one request while it computes on another. It keeps nothing of a slide but its open file.
+A replica reads the pixels of one request while it computes on another. It keeps nothing of a slide but its open file. What
+`messages` says of statuses is given here: nothing that a request does may end as an exception, of which Serve makes a 500.
 """
 
 import asyncio
+import logging
 import os
 import uuid
 from functools import lru_cache
@@ -13,57 +15,90 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.errors import SlideError, StpathError, one_line
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.features.serving.messages import Block, Pixels, Places, Unreadable, sample_of
+from stpath_assets.features.serving.messages import (
+    Block,
+    Hello,
+    MessageError,
+    Pixels,
+    Places,
+    Status,
+    limit_of,
+    sample_of,
+    tiles_from_http,
+)
+from stpath_assets.features.serving.token import is_allowed
 from stpath_assets.slides import Slide, open_slide
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.tiles import Tiles
 from stpath_assets.version import __version__
 
+_log = logging.getLogger("ray.serve")
+
+
+class Unreadable(Exception):
+    """The replica has no such scan: it wants pixels."""
+
 
 class EncoderReplica:
-    """One replica. `choice` says which encoder it loads, `in_flight` how many requests a client may have with it at once,
-    `counter` is the handle of `Counter`.
+    """One replica. `choice` says which encoder it loads, `replicas` how many there are, `in_flight` how many requests a client
+    may have with each at once; `token_sha256` is the digest of the token, `counter` the handle of `Counter`.
     """
 
-    def __init__(self, choice: EncoderChoice, in_flight: int, counter: Any) -> None:
+    def __init__(self, choice: EncoderChoice, replicas: int, in_flight: int, token_sha256: str, counter: Any) -> None:
         self._id = uuid.uuid4().hex[:8]
-        self._counter, self._in_flight = counter, in_flight
+        self._counter, self._token_sha256 = counter, token_sha256
         self._encoder = choice.load()
-        self._facts = choice.facts()
+        self._hello = Hello(choice.facts(), __version__, self._encoder.batch_size, replicas, in_flight)
         self._encoding = Lock()
         counter.loaded.remote(self._id, os.getpid(), self._encoder.device)
 
-    async def hello(self) -> dict[str, Any]:
-        """What its features are made from, its version, the batch that suits its device, and `in_flight`."""
-        batch_size = await asyncio.to_thread(lambda: self._encoder.batch_size)
-        return {
-            "facts": self._facts,
-            "version": __version__,
-            "batch_size": batch_size,
-            "in_flight": self._in_flight,
-        }
-
-    async def embed(self, request: Places | Pixels) -> Block | Unreadable | StpathError:
-        """Features of the tiles of a request, or why it has none. An error of the scan or of the encoder is an answer: what
-        Ray makes of an exception is a page long.
-        """
-        return await asyncio.to_thread(self._embed, request)
-
-    def _embed(self, request: Places | Pixels) -> Block | Unreadable | StpathError:
+    async def __call__(self, request: Request) -> Response:
+        """Answers a request; nothing of it is read before the token is known to be right."""
+        if not is_allowed(request.headers.get("authorization"), self._token_sha256):
+            return _error(Status.REFUSED, "no token, or another one than the server's")
         try:
-            batch = request.batch if isinstance(request, Pixels) else _read(request)
-            if isinstance(batch, Unreadable):
-                return batch
-            with self._encoding:
-                features = self._encoder.encode(batch)
+            return await self._answer(request)
+        except MessageError as e:
+            return _error(e.status, str(e))
+        except Unreadable as e:
+            return _error(Status.SEND_PIXELS, str(e))
+        except SlideError as e:
+            return _error(Status.DAMAGED, str(e))
         except StpathError as e:
-            return e
+            return _error(Status.FAILED, str(e))
+        except Exception as e:
+            _log.exception("a request failed")
+            said = f"the served encoder failed ({type(e).__name__}: {str(e)[-200:]}); see Ray's logs"
+            return _error(Status.FAILED, said)
+
+    async def _answer(self, request: Request) -> Response:
+        match request.method, request.scope["path"].rsplit("/", 1)[-1]:
+            case "GET", "hello":
+                return JSONResponse(self._hello.to_json())
+            case "GET", "counts":
+                return JSONResponse(await self._counter.counts.remote())
+            case "POST", "embed":
+                return await self._embed(request)
+        raise MessageError(f"{request.method} {request.scope['path']} is nothing that the encoder does")
+
+    async def _embed(self, request: Request) -> Response:
+        if request.headers.get("x-encoder") != self._hello.identity:
+            return _error(Status.ANOTHER_ENCODER, "another encoder is served")
+        tiles = tiles_from_http(request.headers, await _body(request))
+        headers, body = (await asyncio.to_thread(self._features, tiles)).to_http()
+        return Response(body, Status.OK, headers, "application/octet-stream")
+
+    def _features(self, tiles: Places | Pixels) -> Block:
+        batch = tiles.batch if isinstance(tiles, Pixels) else _read(tiles)
+        with self._encoding:
+            features = self._encoder.encode(batch)
         self._counter.embedded.remote(self._id, len(batch))
-        memory = getattr(self._encoder, "gpu_memory_bytes", None)
-        return Block(features, self._id, self._encoder.device, memory)
+        return Block(features, self._id, self._encoder.device, getattr(self._encoder, "gpu_memory_bytes", None))
 
 
 class Counter:
@@ -88,18 +123,32 @@ class Counter:
         return self._replicas
 
 
-def _read(places: Places) -> npt.NDArray[np.uint8] | Unreadable:
-    """The pixels of a request, or why the scan is not here. A scan that is here and damaged raises `SlideError`."""
+def _error(status: Status, said: str) -> Response:
+    return JSONResponse({"error": one_line(said)}, status)
+
+
+async def _body(request: Request) -> bytes:
+    """The body, read no further than a batch can be long."""
+    body, limit = bytearray(), limit_of(request.headers.get("content-type"))
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise MessageError(f"more than {limit} bytes; lower the batch size", Status.TOO_LARGE)
+    return bytes(body)
+
+
+def _read(places: Places) -> npt.NDArray[np.uint8]:
+    """The pixels of a request. Raises `Unreadable` where the scan is not here, `SlideError` where it is, and damaged."""
     path = Path(places.uri)
-    if not path.exists():
-        return Unreadable("no such file there")
+    if not path.is_file():
+        raise Unreadable("no such file there")
     try:
         # A file that was replaced is another one: nothing of the old one is to be taken for it.
         slide, sample = _open(places.uri, places.mpp_xy, path.stat().st_mtime_ns)
     except SlideError as e:
-        return Unreadable(str(e))
+        raise Unreadable(str(e)) from e
     if sample != places.sample:
-        return Unreadable("another file of that name is there")
+        raise Unreadable("another file of that name is there")
     return next(Tiles(slide, places.table).batches(len(places.table)))
 
 
