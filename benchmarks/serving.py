@@ -7,6 +7,8 @@ random weights, made here.
 
 import os
 import platform
+import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ from stpath_assets.demo import write_phantom
 from stpath_assets.features import Encoder, EncoderChoice
 from stpath_assets.features.encoders import gigapath
 from stpath_assets.features.serving import deploy
+from stpath_assets.features.serving.token import require_token
+from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
 from stpath_assets.tiles import TileParameters, store_tiles
@@ -69,9 +73,8 @@ def main(depth: int, repeats: int, serve: Path | None) -> None:
     if serve is not None:
         from benchmarks.serving import Shallow as Named  # by a name that replicas can import
 
-        deploy.serve(
-            Named("gigapath", serve, "cpu", depth=depth), deploy.Deployment(), None, lambda s: print(s, flush=True)
-        )
+        choice, token = Named("gigapath", serve, "cpu", depth=depth), require_token(load_settings())
+        deploy.serve(choice, deploy.Deployment(port=_free_port()), token, None, lambda s: print(s, flush=True))
         deploy.wait_and_stop()
         return
     print(f"{cpu_model()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch {torch.__version__}")
@@ -82,7 +85,10 @@ def main(depth: int, repeats: int, serve: Path | None) -> None:
         store = Store(home)
         row = Registry(store).add(write_phantom(home, "phantom_A").slide, slide_id="a")
         store_tiles(store, row, TileParameters())
-        env = {**os.environ, "STPATH_GIGAPATH_WEIGHTS": str(weights), "RAY_USAGE_STATS_ENABLED": "0"}
+        env = {
+            **os.environ, "STPATH_GIGAPATH_WEIGHTS": str(weights), "RAY_USAGE_STATS_ENABLED": "0",
+            "STPATH_ENCODER_TOKEN": secrets.token_hex(),
+        }  # fmt: skip
         print(f"{depth} layers, {weights.stat().st_size / 1e9:.1f} GB")
         local = [ready_after(home, env, depth) for _ in range(repeats)]
         began = time.perf_counter()
@@ -92,8 +98,8 @@ def main(depth: int, repeats: int, serve: Path | None) -> None:
         )  # fmt: skip
         try:
             assert server.stdout is not None
-            address = next(line.strip().split("STPATH_RAY_ADDRESS=")[1] for line in server.stdout if "ready" in line)
-            on_server = {**env, "STPATH_RAY_ADDRESS": address}
+            url = next(line.strip().split("STPATH_ENCODER_URL=")[1] for line in server.stdout if "ready" in line)
+            on_server = {**env, "STPATH_ENCODER_URL": url}
             ready_after(home, on_server)
             first = time.perf_counter() - began
             later = [ready_after(home, on_server) for _ in range(repeats)]
@@ -104,6 +110,11 @@ def main(depth: int, repeats: int, serve: Path | None) -> None:
     print(f"  later ones: {' '.join(f'{t:.1f}' for t in later)} s")
     print(f"  the slowest is {max(later) / first:.0%} of the first (target ≤ 25 %)")
     print(f"  without a server, weights in the page cache: {' '.join(f'{t:.1f}' for t in local)} s")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def make(path: Path, depth: int) -> None:

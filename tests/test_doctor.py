@@ -75,7 +75,7 @@ def test_where_all_is_well(home: Path) -> None:
     assert notes == ["note   up to date"], "the slide was registered and not yet run"
     as_json = json.loads(sa("doctor", "--home", home, "--json").stdout)
     assert all(c["ok"] for c in as_json)
-    assert {"settings", "dagster", "data root", "tables", "device", "ray"} <= {c["name"] for c in as_json}
+    assert {"settings", "dagster", "data root", "tables", "device", "served encoder"} <= {c["name"] for c in as_json}
 
 
 def test_without_weights_it_says_how_to_get_them(tmp_path: Path) -> None:
@@ -293,13 +293,12 @@ def test_a_file_that_is_not_there(real: Settings, tmp_path: Path) -> None:
     assert "no such weights file; check STPATH_WEIGHTS" in by_name["stpath weights"].said
 
 
-def test_a_cluster_that_does_not_answer(home: Path) -> None:
-    pytest.importorskip("ray")
+def test_a_served_encoder_that_does_not_answer(home: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        check = found(load_settings(home, ray_address=f"127.0.0.1:{unused.getsockname()[1]}"))["ray"]
+        check = found(load_settings(home, encoder_url=f"http://127.0.0.1:{unused.getsockname()[1]}"))["served encoder"]
     assert not check.ok
-    assert "no Ray cluster answers" in check.said
+    assert "no encoder answers at http://127.0.0.1" in check.said
 
 
 # ---- the published pair, with a small model's own

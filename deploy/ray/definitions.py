@@ -7,7 +7,15 @@ from dagster_ray import ray_executor
 
 from stpath_assets import definitions as local
 
-_INHERITED = ["STPATH_HOME", "STPATH_LAKE", "STPATH_TABLES", "STPATH_RAY_ADDRESS", "STPATH_ENCODER", "DAGSTER_HOME"]
+_INHERITED = [
+    "STPATH_HOME",
+    "STPATH_LAKE",
+    "STPATH_TABLES",
+    "STPATH_ENCODER",
+    "STPATH_ENCODER_URL",
+    "STPATH_ENCODER_TOKEN_FILE",  # a file: variables of a job are shown by Ray
+    "DAGSTER_HOME",
+]
 
 _on_ray = ray_executor.configured(
     {
