@@ -15,6 +15,10 @@ def _column(name: str, type_: pa.DataType, description: str, *, nullable: bool =
     return pa.field(name, type_, nullable=nullable, metadata={"description": description})
 
 
+FEATURE_DIM = 1536
+"""Numbers of a tile's embedding: GigaPath's width, which STPath was trained on."""
+
+
 @dataclass(frozen=True)
 class Table:
     """One stored table.
@@ -166,7 +170,7 @@ GIGAPATH_FEATURES = Table(
         [
             _SLIDE_ID,
             _TILE_ID,
-            _column("feature", pa.list_(pa.float32(), 1536), "embedding of the tile, float32"),
+            _column("feature", pa.list_(pa.float32(), FEATURE_DIM), "embedding of the tile, float32"),
             _column("encoder", pa.string(), "`gigapath` or `demo`"),
         ]
     ),

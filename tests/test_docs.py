@@ -42,3 +42,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_map_of_the_readme_names_every_table() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in text for name in TABLES)
+
+
+def test_the_walks_name_files_that_are_there_and_each_once() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    named = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+    assert len(named) > 40
+    assert [n for n in named if not (ROOT / "stpath_assets" / n).exists()] == []
+    assert len(set(named)) == len(named)

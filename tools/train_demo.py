@@ -25,13 +25,12 @@ from stpath_assets.prediction.predict import DEMO_WEIGHTS
 from stpath_assets.slides import Slide, open_slide
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.storage import atomic_file
-from stpath_assets.tiles.grid import Grid, side_in_level0
+from stpath_assets.tiles.grid import TILE_MPP, TILE_PX, Grid, side_in_level0
 from stpath_assets.tiles.reader import read_tiles
 from stpath_assets.vocabulary import Vocabulary, tokens
 from tools.demo_network import GENES_FROM, Shape, forward, initial_state
 
 WEIGHTS = DEMO_WEIGHTS.parent
-_TILE_PX, _TILE_MPP = 224, 0.5
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ class Sample:
 def spot_views(slide: Slide, spots: Spots, recipe: Recipe) -> Sample:
     """Cuts the tiles of all views around the spots of a slide and describes them by the demo encoder."""
     rng, encoder = np.random.default_rng(recipe.seed), DemoEncoder()
-    side = side_in_level0(_TILE_PX, _TILE_MPP, slide.mpp)
+    side = side_in_level0(TILE_PX, TILE_MPP, slide.mpp)
     views = np.empty((recipe.views, len(spots.xy_px), DIM), np.float32)
     for v in range(recipe.views):
         shift = rng.uniform(-1, 1, spots.xy_px.shape) * (recipe.shift_um / slide.mpp if v else 0)
         last = np.array([slide.width_px, slide.height_px]) - side
         corner = np.round(np.clip(spots.xy_px + shift - side / 2, 0, last)).astype(np.float64)
         rows = np.arange(len(corner))
-        for n, tile in enumerate(read_tiles(slide, Grid(rows, rows, corner[:, 0], corner[:, 1], side, side), _TILE_PX)):
+        for n, tile in enumerate(read_tiles(slide, Grid(rows, rows, corner[:, 0], corner[:, 1], side, side), TILE_PX)):
             turned = np.rot90(tile, v % 4)[:, :: -1 if v % 8 > 3 else 1]
             views[v, n] = encoder.encode(turned[None])[0]
     columns = {g: i for i, g in enumerate(spots.genes)}

@@ -19,10 +19,9 @@ from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
+from stpath_assets.tables import FEATURE_DIM as DIM
 from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GRIDS
 from stpath_assets.tiles import Tiles, centers_of
-
-DIM = 1536
 
 PIECE = 128
 """Tiles a finished piece: what a killed run may lose is seconds on a GPU, minutes without."""

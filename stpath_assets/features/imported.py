@@ -13,11 +13,10 @@ import numpy.typing as npt
 
 from stpath_assets.errors import FeatureError
 from stpath_assets.slides import Registered, scale
-from stpath_assets.tiles import GivenTiles
+from stpath_assets.tables import FEATURE_DIM as DIM
+from stpath_assets.tiles import TILE_MPP, TILE_PX, GivenTiles
 
 CODE_VERSION = "1"
-DIM = 1536
-TILE_PX, TILE_MPP = 224, 0.5
 SIDE_UM = TILE_PX * TILE_MPP
 
 CROPPED = 224 / 256

@@ -1,6 +1,6 @@
 """Panels: the genes to predict, as they are named on the command line and in the settings.
 
-Whether the weights know a gene is for `vocabulary` to say; reading measured expression is in `evaluation`.
+Whether the weights know a gene is for `vocabulary` to say; reading measured expression is in `spots`.
 """
 
 import json

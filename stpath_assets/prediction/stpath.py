@@ -22,6 +22,7 @@ from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.prediction import checkpoint
 from stpath_assets.prediction.context import Context
 from stpath_assets.prediction.inputs import ROWS, checked, chunks, scaled_coordinates
+from stpath_assets.prediction.products import linear
 from stpath_assets.storage.fingerprint import sha256_of_file
 from stpath_assets.vocabulary import tokens
 from stpath_assets.vocabulary.genes import MASK_COLUMN, Unknown, Vocabulary
@@ -173,7 +174,7 @@ class STPath:
         """The genes of some columns, (N, d) -> (N, G), each gene's values side by side in memory, as they are stored."""
         weight, bias = self._pair("gene_exp_head.1")
         rows = torch.from_numpy(columns).to(self.device)
-        values = product(weight[rows], x).add_(bias[rows, None])  # (G, d) x (N, d)ᵀ -> (G, N)
+        values = linear(weight[rows], x).add_(bias[rows, None])  # (G, d) x (N, d)ᵀ -> (G, N)
         return values.cpu().numpy().T
 
     def _add_expression(self, x: Tensor, context: Context | None) -> None:
@@ -218,7 +219,7 @@ class STPath:
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         weight, bias = self._pair(name)
-        return product(x.to(weight.dtype), weight, bias)
+        return linear(x.to(weight.dtype), weight, bias)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x.float(), x.shape[1:], *self._pair(name))
@@ -238,22 +239,6 @@ def block_genes(n: int, budget: int = BLOCK_BYTES) -> int:
     return min(most, max(least, budget // (4 * max(n, 1)) // least * least))
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b, (M, K) and (L, K) -> (M, L).
-
-    Float32 on CPU goes to oneDNN, by the operation that compiled PyTorch uses: 230 GFLOP/s a core on an AMD EPYC against 100
-    by the library behind `F.linear`.
-    """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and _has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
-
-
-@cache
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
 def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """softmax(q·k / sqrt(d) + w_h · distance) v in float32, for a chunk of c rows at a time, on any device.
 
@@ -268,8 +253,8 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> It
         distances(xy[:, rows], xy, distance, spare)
         out = xy.new_empty(len(distance), heads, width)
         for h, w in enumerate(weights.tolist()):
-            scores = product(q[h, rows].float() * width**-0.5, k[h]).add_(distance, alpha=w)  # (c, N)
-            out[:, h] = product(torch.softmax(scores, -1, out=spare), v[h].T)  # (c, N) x (N, d) -> (c, d)
+            scores = linear(q[h, rows].float() * width**-0.5, k[h]).add_(distance, alpha=w)  # (c, N)
+            out[:, h] = linear(torch.softmax(scores, -1, out=spare), v[h].T)  # (c, N) x (N, d) -> (c, d)
         yield rows, out.view(-1, heads * width)
 
 

@@ -13,15 +13,17 @@ from contextlib import closing
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec
 
-from stpath_assets.errors import SlideError
+from stpath_assets.errors import SlideError, one_line
 from stpath_assets.storage import atomic_file, fingerprint
 
 _URL = re.compile(r"[A-Za-z][\w+.:-]*://")
 _CHUNK = 1 << 22
+# Names of query parameters that let whoever has the URL read the file: those of S3, Google Cloud, Azure (`sig`), and tokens.
+_SECRET = re.compile(r"signature|credential|token|secret|password|passwd|^sig$|api_?key|access_?key", re.IGNORECASE)
 # What a file system says of a file that changes when its content does.
 _VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "md5Hash")
 
@@ -51,7 +53,7 @@ def content_of(files: Iterable[Path]) -> tuple[str, int]:
 class Source:
     """A scan's place. `uri` is kept as given; `name` is the file's name, which messages and slide_ids use.
 
-    Raises `SlideError` for a URL that holds a password: it would be stored with the slide.
+    Raises `SlideError` for a URL that holds a password, or a secret in its query: it would be stored with the slide.
     """
 
     def __init__(self, uri: str | Path) -> None:
@@ -67,6 +69,12 @@ class Source:
         if parts.password:
             raise SlideError(
                 f"{self.name}: its URL holds a password, which would be stored; use the environment instead"
+            )
+        secret = next((k for k, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(k)), None)
+        if secret is not None:
+            raise SlideError(
+                f"{self.name}: its URL holds a secret ({one_line(secret)[:40]}=…), which would be stored; "
+                "give the URL without it, and the secret by the environment"
             )
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import Tensor
 
 from stpath_assets.errors import FeatureError, SettingsError, VocabularyError
-from stpath_assets.prediction import Context, STPath, stpath
+from stpath_assets.prediction import Context, STPath, products, stpath
 from stpath_assets.prediction.inputs import chunks, scaled_coordinates
 from tests.prediction.conftest import GOLDEN, VOCABULARY, WEIGHTS, Golden, inputs
 
@@ -116,20 +118,43 @@ def test_cuda_agrees_with_cpu_on_any_number_of_tiles(model: STPath, genes: list[
 
 
 def test_oneDNN_computes_what_linear_does() -> None:
-    if not stpath._has_onednn():
+    if not products.onednn_works():
         pytest.skip("this PyTorch has no oneDNN")
     x, w, b = torch.randn(7, 20), torch.randn(5, 20), torch.randn(5)
     for bias in (b, None):
         torch.testing.assert_close(
-            stpath.product(x[:, ::2], w[:, ::2], bias), x[:, ::2] @ w[:, ::2].T + (0 if bias is None else b)
+            products.linear(x[:, ::2], w[:, ::2], bias), x[:, ::2] @ w[:, ::2].T + (0 if bias is None else b)
         )
 
 
 def test_without_oneDNN_the_numbers_are_the_same(
     model: STPath, golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stpath, "_has_onednn", lambda: False)
+    monkeypatch.setattr(products, "onednn_works", lambda: False)
     assert np.abs(golden.predict(model) - golden.expected).max() < 1e-5
+
+
+def _changed_signature(*_: object) -> Tensor:
+    raise TypeError("takes 7 arguments")
+
+
+def _zeros(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return torch.zeros(len(x), len(weight))
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"), [(_changed_signature, "raises TypeError"), (_zeros, "gives another result")]
+)
+def test_an_operation_that_has_changed_is_left_with_a_note(
+    model: STPath, golden: Golden, monkeypatch: pytest.MonkeyPatch, operation: Callable[..., Tensor], said: str
+) -> None:
+    if not products.onednn_works():
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(products, "onednn_works", products.onednn_works.__wrapped__)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", operation)
+    with pytest.warns(UserWarning, match=said):
+        found = golden.predict(model)
+    assert np.abs(found - golden.expected).max() < 1e-5
 
 
 # ---- properties

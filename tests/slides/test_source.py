@@ -210,3 +210,16 @@ def test_a_picture_is_kept_whole_in_its_hash(tmp_path: Path) -> None:
     Image.fromarray(tissue_image(64, 64)).save(tmp_path / "a.png")
     with open_slide(tmp_path / "a.png", 0.5) as slide:
         assert slide.content()[0] == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "query", ["X-Amz-Signature=abc", "versionId=1&X-Amz-Credential=a%2Fb", "sv=2024&sig=abc", "token=abc", "api_key=x"]
+)
+def test_a_secret_in_the_query_is_refused_and_not_shown(query: str) -> None:
+    with pytest.raises(SlideError, match=r"^a\.svs: its URL holds a secret \(.*=…\), which would be stored") as e:
+        Source(f"https://host/scans/a.svs?{query}")
+    assert "abc" not in str(e.value)
+
+
+def test_a_query_without_a_secret_is_taken() -> None:
+    assert Source("https://host/scans/a.svs?versionId=1&design=2").name == "a.svs"

@@ -7,8 +7,9 @@ runs unchanged. It is no foundation model, and what is predicted from it is no b
 import numpy as np
 import numpy.typing as npt
 
+from stpath_assets.tables import FEATURE_DIM as DIM
+
 VERSION = "1"
-DIM = 1536
 _BINS = 8  # a channel of the colour histogram: 8³ = 512 numbers
 _SCALES = (1, 2, 4, 8)  # box-averaging before the local binary pattern: 4 · 256 = 1024 numbers
 _CONTRAST = 4.0  # grey values: noise of a JPEG on empty glass stays below, nuclei are far above

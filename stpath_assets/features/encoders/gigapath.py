@@ -14,9 +14,9 @@ import torch
 from stpath_assets import weights
 from stpath_assets.errors import FeatureError, WeightsError
 from stpath_assets.features.encoders.vit import TorchEncoder, checked_state
+from stpath_assets.tables import FEATURE_DIM as DIM
 from stpath_assets.weights import Precision
 
-DIM = 1536
 TILE_PX = 224
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
