@@ -1,4 +1,4 @@
-"""How long work says how far it is, without knowing who listens.
+"""Progress reporting for long-running work, without knowing who listens.
 
 The domain wraps its loops in `track`; the command line installs a listener that draws bars. Nobody listens by
 default.

@@ -5,17 +5,20 @@ For work that releases Python's lock: decoding and resampling pixels do. Process
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import closing
+from itertools import repeat
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_END = object()
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:
+def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Generator[R, None, None]:
     """Yields `work(item)` for each item in order, computed by threads at most two items a thread ahead.
 
     `workers`: threads, one a core and four at most by default. What `work` raises is raised where its result would come;
@@ -33,3 +36,15 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """Yields `items`, up to three of them made in advance by one thread, in order.
+
+    An error of `items` is raised where its item would have come. Leaving the loop early ends the thread after its item.
+    """
+    with closing(ahead(lambda _: next(items, _END), repeat(None), workers=1)) as coming:
+        for item in coming:
+            if item is _END:
+                return
+            yield cast(T, item)

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Dagster's records, and puts in order: dead runs and the pool slots that nobody will give back."""
+"""What `doctor` looks at in Dagster's records, and puts in order: dead runs, and pool slots held by dead runs."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -132,7 +132,7 @@ def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Par
 def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None) -> Made:
     """Brings a registered slide's `gigapath_features` up to date with its stored tiles.
 
-    What it took is stored beside, in `gigapath_throughput`. Features of a file that came with the slide are taken as they are.
+    Timing and memory go to `gigapath_throughput`. Features of a file that came with the slide are taken as they are.
     """
     if row.features_uri is not None:
         return _import(store, row, row.features_uri)
@@ -156,7 +156,7 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
 
 def _import(store: Store, row: Registered, path: str) -> Made:
     """The features of a file made elsewhere, for the tiles that came from the same file."""
-    from stpath_assets.features import trident  # reads HDF5, which whoever embeds need not wait for
+    from stpath_assets.features import trident  # imported late: reads HDF5, not needed for embedding
 
     imported = trident.read(path, row)
     facts = imported.facts
@@ -176,7 +176,7 @@ def _import(store: Store, row: Registered, path: str) -> Made:
     )
     with store.stage(row.slide_id, fingerprint) as stage:
         stage.write(GIGAPATH_FEATURES.name, features.to_table())
-        stage.remove(GIGAPATH_THROUGHPUT.name)  # of features that are no longer there
+        stage.remove(GIGAPATH_THROUGHPUT.name)  # of features that are no longer present
     return Made(fingerprint, True)
 
 

@@ -26,7 +26,7 @@ TOLERANCE = 0.01
 """How far a tile's side may be from what it should be, relative: scanners' scales differ by as much from their nominal one."""
 
 MOST_TILES = 100_000
-"""More have no tile_id, and would be a file that lies about its size."""
+"""More are taken as a corrupt header: a tile_id has five digits."""
 
 NAMES = ("gigapath", "prov-gigapath")
 """What the encoder is called in files that are taken."""
@@ -179,7 +179,7 @@ class TridentFile:
             ids = [i.decode("ascii", "replace") for i in np.asarray(self._column("tile_id", n)[()], "S12").tolist()]
             if len(set(ids)) == n and all(_TILE_ID.fullmatch(i) for i in ids):
                 return ids
-            self._fail("its tile_id holds what are no tile_ids, each once; export it again")
+            self._fail("its tile_id must hold unique ids, such as r00012c00034; export it again")
         return [f"s{i:05d}" for i in range(n)]
 
     def _column(self, name: str, n: int) -> Any:

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets.features.ahead import Ahead
 from stpath_assets.features.encoders import Encoder, EncoderChoice
 from stpath_assets.features.throughput import Meter
+from stpath_assets.threads import prefetch
 from stpath_assets.tiles import Tiles
 
 Block = npt.NDArray[np.float32]
@@ -71,7 +71,7 @@ class LocalEmbedder:
 def encoded(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: Meter) -> Iterator[Block]:
     """Reads tiles ahead and encodes them, a block a batch."""
     rest = replace(tiles, table=tiles.table.slice(first))
-    batches = iter(Ahead(rest.batches(batch_size) if len(rest) else iter(())))
+    batches = prefetch(rest.batches(batch_size) if len(rest) else iter(()))
     while True:
         with meter.waiting():
             batch = next(batches, None)

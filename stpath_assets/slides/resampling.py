@@ -39,7 +39,7 @@ def resample_row(
     pixels: Image, xs: Sequence[float], y: float, width: float, height: float, outs: Sequence[Image]
 ) -> None:
     """As `resample`, for several boxes that differ in x alone, each into its own (out_px, out_px, 3) uint8 of `outs`."""
-    from stpath_assets.slides.separable import apply  # imports numba, which whoever resamples nothing need not wait for
+    from stpath_assets.slides.separable import apply  # imported late: numba is slow to import
 
     out_px, image_width = len(outs[0]), pixels.shape[1]
     is_same = _same(y, height, out_px, pixels.shape[0])

@@ -38,7 +38,7 @@ def of_file(mpp: Mpp | None) -> tuple[Mpp | None, str]:
     if not all(_is_microscopes(v) for v in mpp):
         wrong = y if _is_microscopes(x) else x
         return None, (
-            f"the file's scale, {wrong:.4g} µm per pixel, is no microscope's ({MIN_MPP:g} to {MAX_MPP:g}): "
+            f"the file's scale, {wrong:.4g} µm per pixel, is outside the range of microscope scans ({MIN_MPP:g} to {MAX_MPP:g}): "
             "most likely a viewer's 72 or 96 dpi, not an mpp"
         )
     return mpp, ""
@@ -70,7 +70,7 @@ def choose(name: str, given: Mpp | None, in_file: Mpp | None, complaint: str) ->
     if given is not None:
         if not all(map(_is_microscopes, given)):
             raise ScaleError(
-                f"{name}: --mpp {text(given, 'g')} is no microscope's scale; give µm per pixel at level 0, "
+                f"{name}: --mpp {text(given, 'g')} is outside the range of microscope scans; give µm per pixel at level 0, "
                 f"{MIN_MPP:g} to {MAX_MPP:g}"
             )
         if in_file is not None and any(abs(g - f) > MAX_CONTRADICTION * f for g, f in zip(given, in_file, strict=True)):

@@ -1,6 +1,6 @@
 """The inner loop of resampling, compiled: weights along each axis, rounded once, outside Python's lock.
 
-Imports numba, so whoever only opens a scan need not wait for it; `resampling` says what the weights are. Floating point is
+Imported late: numba is slow to import, and not needed to open a scan. `resampling` says what the weights are. Floating point is
 strict, sums are fused multiply-adds in a fixed order: every processor gives the same results to the last bit.
 """
 
@@ -86,7 +86,7 @@ class _Vectors:
         return self._builder.call(get_or_insert_function(self._builder.module, signature, "llvm.fma.v8f32"), [a, b, c])
 
     def transposed(self, rows):  # type: ignore[no-untyped-def]
-        """Eight vectors as the columns of what they were the rows of: zipped thrice, each with the fourth behind it."""
+        """Transposes an 8 × 8 block of eight vectors: interleaves each with the fourth after it, three times."""
         for _ in range(3):
             rows = [half for r in range(4) for half in self._zipped(rows[r], rows[r + 4])]
         return rows

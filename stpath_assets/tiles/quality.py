@@ -62,7 +62,7 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
 
     `image` is the scan at `FOCUS_MPP`, `small` (H, W, 3) the same at the mask's scale. Focus compares, within tissue, what
     is finer than a Gaussian of 4 µm with what lies between 4 and 12 µm, two pixels and more inside tissue. To the latter a
-    little is added, so that what has no structure, such as ink of the colour of a stain, is blurred and not all noise.
+    little is added: it regularizes the ratio, so that structureless areas, such as ink, score as blurred.
     """
     fine, coarse = _bands(image, layers.tissue.shape)
     light = np.minimum(small, layers.glass) / layers.glass

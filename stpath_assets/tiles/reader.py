@@ -36,8 +36,8 @@ def read_batches(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yields the tiles of `grid` in order, `size` at a time and last what is left: (size, tile_px, tile_px, 3) uint8 RGB.
 
-    `workers` threads decode and resample (default: one a core, at most four); beside the batches of two bands of tiles a
-    thread, nothing is held. Raises `SlideError` where pixels cannot be decoded, after the batches before.
+    `workers` threads decode and resample (default: one a core, at most four). Memory: two bands of tiles per worker, plus
+    their batches. Raises `SlideError` where pixels cannot be decoded, after the batches before.
     """
     source, n = _Source.of(slide, grid, tile_px), len(grid)
     batches: dict[int, npt.NDArray[np.uint8]] = {}

@@ -69,5 +69,5 @@ def _lookup(name: str | None, names: dict[str, str], what: str, known: tuple[str
     if found is None:
         close = get_close_matches(_key(name), names, n=1, cutoff=0.6)
         hint = f"did you mean {names[close[0]]}? " if close else ""
-        raise VocabularyError(f"{name!r} is no {what} that STPath knows; {hint}Known: {', '.join(known)}")
+        raise VocabularyError(f"STPath has no {what} token {name!r}; {hint}known: {', '.join(known)}")
     return found

@@ -1,7 +1,7 @@
 """SHA-256 of large files that seldom change, computed once a file and remembered on this machine.
 
 A file counts as unchanged while its path, size, time of change and inode are the same. The memory is one JSON file in
-`$XDG_CACHE_HOME/stpath-assets`; lost or damaged, it is made again. Whether a file still is what it was, `doctor` looks.
+`$XDG_CACHE_HOME/stpath-assets`; lost or damaged, it is made again. `doctor` verifies that files still match.
 """
 
 import json

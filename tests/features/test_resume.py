@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stpath_assets.features import EncoderChoice, store_features
-from stpath_assets.features.ahead import Ahead
 from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.parts import Parts
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
+from stpath_assets.threads import prefetch
 from stpath_assets.tiles import RegularGrid, TileParameters, store_tiles
 
 
@@ -100,7 +100,7 @@ def test_reading_goes_ahead_of_computing() -> None:
                 reading.set()
             yield i
 
-    ahead = Ahead(items(), depth=2)
+    ahead = prefetch(items())
     got = []
     for item in ahead:
         assert reading.wait(5), "the second item is made while the first is used"
@@ -113,7 +113,7 @@ def test_an_error_comes_where_its_item_would_have() -> None:
         yield 1
         raise ValueError("damaged")
 
-    ahead = iter(Ahead(items()))
+    ahead = prefetch(items())
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="damaged"):
         next(ahead)
@@ -125,6 +125,6 @@ def test_leaving_early_ends_the_thread() -> None:
             time.sleep(0.001)
             yield 0
 
-    for _ in Ahead(items()):
+    for _ in prefetch(items()):
         break
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("stpath")]

@@ -389,9 +389,9 @@ def test_none_is_padding(genes: list[str]) -> None:
 @pytest.mark.parametrize(
     ("organ", "tech", "said"),
     [
-        ("Brest", None, r"'Brest' is no organ .* did you mean Breast\?.*Known: Spinal cord, Brain"),
-        ("<pad>", None, "'<pad>' is no organ"),
-        (None, "CosMx", "'CosMx' is no technology .*Spatial Transcriptomics, Visium, Xenium, Visium HD"),
+        ("Brest", None, r"STPath has no organ token 'Brest'; did you mean Breast\? known: Spinal cord, Brain"),
+        ("<pad>", None, "no organ token '<pad>'"),
+        (None, "CosMx", "no technology token 'CosMx'; .*Spatial Transcriptomics, Visium, Xenium, Visium HD"),
     ],
 )
 def test_what_the_model_does_not_know_is_refused(model: STPath, organ, tech, said: str) -> None:

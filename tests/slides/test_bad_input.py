@@ -224,7 +224,8 @@ def test_each_bad_scan_is_one_line_and_the_good_ones_are_added(inbox: Path, tmp_
 
 @pytest.mark.parametrize("mpp", ["0", "-1", "nan", "264"])
 def test_a_scale_by_hand_that_no_scan_has(inbox: Path, mpp: str) -> None:
-    assert f"--mpp {float(mpp):g} is no microscope's scale" in refusal(inbox / "no scale.tif", float(mpp), ScaleError)
+    said = refusal(inbox / "no scale.tif", float(mpp), ScaleError)
+    assert f"--mpp {float(mpp):g} is outside the range of microscope scans" in said
 
 
 def test_a_scan_with_flipped_bytes_is_one_line_of_a_run(tmp_path: Path) -> None:

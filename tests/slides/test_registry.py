@@ -87,7 +87,7 @@ def test_what_is_not_given_again_stays(registry: Registry, slide_of: Callable[..
     scan = slide_of("a.tif", mpp=None)
     first = registry.add(scan, organ="Breast", tech="Visium", spots=tmp_path / "spots.h5ad", mpp=0.6)
     assert registry.add(scan) == first
-    with pytest.raises(ScaleError, match="--mpp 0 is no microscope's"):
+    with pytest.raises(ScaleError, match="--mpp 0 is outside the range of microscope scans"):
         registry.add(scan, mpp=0.0)
 
 

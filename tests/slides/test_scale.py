@@ -58,8 +58,8 @@ def test_one_absurd_side_is_enough(good: float, absurd: float, swap: bool) -> No
     pair = (absurd, good) if swap else (good, absurd)
     mpp, complaint = scale.of_file(pair)
     assert mpp is None
-    assert f"{absurd:.4g} µm per pixel, is no microscope's" in complaint
-    with pytest.raises(ScaleError, match="is no microscope's scale"):
+    assert f"{absurd:.4g} µm per pixel, is outside the range of microscope scans" in complaint
+    with pytest.raises(ScaleError, match="is outside the range of microscope scans"):
         scale.choose("a", pair, None, "")
 
 

@@ -37,7 +37,7 @@ def test_organs_that_were_trained_as_others() -> None:
 
 @pytest.mark.parametrize("name", ["", "<pad>", "<mask>", "<unk>", "Brest", "left breast"])
 def test_an_unknown_organ_is_an_error(name: str) -> None:
-    with pytest.raises(VocabularyError, match=r"is no organ that STPath knows; .*Known: Spinal cord, Brain, Breast"):
+    with pytest.raises(VocabularyError, match=r"STPath has no organ token .*; .*known: Spinal cord, Brain, Breast"):
         tokens.organ(name)
 
 
@@ -48,5 +48,5 @@ def test_a_near_miss_is_suggested() -> None:
 
 @pytest.mark.parametrize("name", ["", "<pad>", "Visum HD 3", "MERFISH"])
 def test_an_unknown_technology_is_an_error(name: str) -> None:
-    with pytest.raises(VocabularyError, match="is no technology that STPath knows"):
+    with pytest.raises(VocabularyError, match="STPath has no technology token"):
         tokens.tech(name)

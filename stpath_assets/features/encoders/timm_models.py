@@ -23,7 +23,7 @@ def load(name: str, path: Path | None, device: str = "cpu", precision: Precision
     """The model `name` of timm's (`hf-hub:…` too) without its classifier, and its own transform.
 
     Weights are those of a local file, else timm's pretrained ones, from the hub or its cache. Raises `WeightsError` for an
-    unknown model, weights that cannot be had, and such that do not fit.
+    unknown model, weights that cannot be had, or that do not match the model.
     """
     import timm
 
