@@ -201,8 +201,8 @@ SAID = {
     "bomb_of_blocks.tif": "declares", "bomb_in_one_block.tif": "in one block", "bomb_beyond_glass.tif": "declares",
     "bomb_of_nothing.tif": "no image data", "bit.tif": "greyscale, 1 samples of bool", "deep.tif": "RGB, 3 samples of uint16",
     "grey.tif": "greyscale", "cmyk.tif": "CMYK", "rgba.tif": "alpha channel", "no scale.tif": "--mpp", "dpi.tif": "96 dpi",
-    "mpp0.svs": "no microscope's", "mpp-0.5.svs": "no microscope's", "mppnan.svs": "no microscope's",
-    "mpp264.svs": "no microscope's", "absent.svs": "no such file",
+    "mpp0.svs": "microscope scans", "mpp-0.5.svs": "microscope scans", "mppnan.svs": "microscope scans",
+    "mpp264.svs": "microscope scans", "absent.svs": "no such file",
 }  # fmt: skip
 
 
