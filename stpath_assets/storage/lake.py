@@ -229,7 +229,8 @@ def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool =
     """
     # The scanner of Postgres does not work without the storage of secrets; there are none in a folder that does not exist.
     secrets = {"allow_persistent_secrets": "true", "secret_directory": os.devnull} if home.on_postgres else {}
-    connection = duckdb.connect(config=OFFLINE | secrets)
+    # Metadata are small: a second thread of DuckDB doubles the time of each read. A catalog query sets the threads it may use.
+    connection = duckdb.connect(config=OFFLINE | secrets | {"threads": "1"})
     try:
         scanner = "postgres_scanner" if home.on_postgres else "sqlite_scanner"
         load_extensions(connection, scanner, "ducklake", *(["httpfs"] if home.on_object_store else []))
