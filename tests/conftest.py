@@ -12,8 +12,7 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-# The hub's client reads it when it is imported, which test modules do before any fixture.
-os.environ["HF_HUB_OFFLINE"] = "1"
+from tests.roots import blank_pictures, empty_root, empty_store, finished, finished_home  # noqa: F401
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -72,25 +72,25 @@ def forbidden(tmp_path: Path) -> Callable[..., None]:
     return run
 
 
-@pytest.mark.parametrize("encoder", ["demo", "gigapath"])
-def test_a_slide_is_predicted_without_a_network(
-    encoder: str, drawn_slide: Path, tmp_path: Path, forbidden: Callable[..., None]
+def test_slides_are_predicted_without_a_network(
+    drawn_slide: Path, tmp_path: Path, forbidden: Callable[..., None]
 ) -> None:
-    out = tmp_path / "out.h5ad"
-    given = ["--organ", "Breast", "--tech", "Visium", "--genes", "EPCAM,CD74", "--encoder", encoder]
-    forbidden(["predict", drawn_slide, *given, "--out", out])
-    predicted = anndata.read_h5ad(out)
-    assert predicted.uns["histo"]["fm_backbone"] == encoder
-    assert list(predicted.var_names) == ["EPCAM", "CD74"]
+    encoders = ("demo", "gigapath")
+    given = ["--organ", "Breast", "--tech", "Visium", "--genes", "EPCAM,CD74"]
+    forbidden(*(["predict", drawn_slide, *given, "--encoder", e, "--out", tmp_path / f"{e}.h5ad"] for e in encoders))
+    for encoder in encoders:
+        predicted = anndata.read_h5ad(tmp_path / f"{encoder}.h5ad")
+        assert predicted.uns["histo"]["fm_backbone"] == encoder
+        assert list(predicted.var_names) == ["EPCAM", "CD74"]
 
 
 def test_runs_and_the_doctor_need_no_network(drawn_slide: Path, tmp_path: Path, forbidden: Callable[..., None]) -> None:
     """Dagster as well: registering, all stages by either encoder, the catalog."""
     home = tmp_path / "root"
-    run = ["run", "--genes", "EPCAM,CD74", "--home", home, "--encoder"]
+    run = ["run", "--genes", "EPCAM", "--home", home, "--encoder"]
     forbidden(["add", drawn_slide, "--home", home], [*run, "demo"], [*run, "gigapath"], ["doctor", "--home", home])
     assert {r["encoder"] for r in Store(home).read("gigapath_features", "drawn").to_pylist()} == {"gigapath"}
-    assert Store(home).read_by_gene("stpath_predictions", "drawn").genes == ["CD74", "EPCAM"]
+    assert Store(home).read_by_gene("stpath_predictions", "drawn").genes == ["EPCAM"]
     runs = "select count(*) from runs where status = 'SUCCESS'"
     with closing(sqlite3.connect(home / "dagster" / "history" / "runs.db")) as records:
         assert records.execute(runs).fetchone() == (4,)

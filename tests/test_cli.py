@@ -8,30 +8,19 @@ import anndata
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from stpath_assets.cli import main
 from stpath_assets.storage import Store
-from tests.conftest import tissue_image, write_tiff
+from tests.roots import command as sa
 
 COMMANDS = ("demo", "add", "run", "predict", "sql", "export", "retire", "status")
 
 
-def sa(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with one drawn slide, brought up to date for two genes."""
-    folder = tmp_path_factory.mktemp("cli")
-    scan = write_tiff(folder / "drawn.tif", tissue_image())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STPATH_HOME", str(folder / "home"))
-        assert sa("add", scan, "--organ", "breast", "--tech", "visium-hd").exit_code == 0
-        ran = sa("run", "--encoder", "demo", "--genes", "VIM,EPCAM")
-    assert ran.exit_code == 0, ran.output
-    return folder / "home"
+@pytest.fixture
+def home(finished: Path) -> Path:
+    """A data root with one slide, brought up to date for two genes. Not to be changed by a test."""
+    return finished / "home"
 
 
 def test_help_names_every_command() -> None:
@@ -127,15 +116,15 @@ def test_sql_refuses_in_one_line(home: Path, query: str) -> None:
 
 def test_export_and_predict_write_the_same_prediction(home: Path, tmp_path: Path) -> None:
     scan = json.loads(sa("sql", "select uri from slides", "--home", home, "--format", "json").stdout)[0]["uri"]
-    assert sa("export", "drawn", "--to", "h5ad", "--out", tmp_path / "a.h5ad", "--home", home).exit_code == 0
-    told = ["--encoder", "demo", "--organ", "Breast", "--tech", "Visium HD", "--genes", "EPCAM,VIM"]
+    assert sa("export", "a", "--to", "h5ad", "--out", tmp_path / "a.h5ad", "--home", home).exit_code == 0
+    told = ["--encoder", "demo", "--organ", "Breast", "--tech", "Visium", "--genes", "EPCAM,VIM"]
     assert sa("predict", scan, "--out", tmp_path / "b.h5ad", *told).exit_code == 0
     a, b = (anndata.read_h5ad(tmp_path / n) for n in ("a.h5ad", "b.h5ad"))
     for data in (a, b):
         assert data.X.dtype == np.float32
         assert list(data.var_names) == ["EPCAM", "VIM"]
         assert list(data.obs.columns) == ["tile_id", "library_id"]
-        assert set(data.obs["library_id"]) == {"drawn"}
+        assert set(data.obs["library_id"]) == {"a"}
         assert data.obsm["spatial"].shape == (data.n_obs, 2)
         assert data.uns["histo"]["method"] == "stpath"
         assert data.uns["histo"]["fm_backbone"] == "demo"

@@ -64,11 +64,12 @@ def test_the_package_imports_neither_torch_nor_dagster() -> None:
     assert loaded_by("import stpath_assets", *DAGSTER, *TORCH, "numpy", "pyarrow") == []
 
 
-@pytest.mark.parametrize(
-    "module", ["slides", "tiles", "features", "prediction", "catalog", "cli", "evaluation.results"]
-)
-def test_a_stage_is_imported_without_torch(module: str) -> None:
-    assert loaded_by(f"import stpath_assets.{module}", *TORCH) == []
+def test_the_stages_are_imported_without_torch() -> None:
+    stages = ("slides", "tiles", "features", "prediction", "catalog", "cli", "evaluation.results")
+    imports = "\n".join(
+        f"import stpath_assets.{name}; assert not {set(TORCH)} & {{*sys.modules}}, {name!r}" for name in stages
+    )
+    assert loaded_by(f"import sys\n{imports}", *TORCH) == []
 
 
 def test_sql_runs_without_torch_and_dagster() -> None:

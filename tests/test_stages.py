@@ -1,58 +1,25 @@
 """One notion of "up to date": what `stages` says is what is stored, what `status` shows and what SQL answers."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from stpath_assets.cli import main
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.stages import STAGES, Plan, Survey, differences, told
 from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import start
 from tests.asked import ask
-from tests.conftest import tissue_image, write_tiff
-
-
-def sa(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def write_spots(folder: Path, name: str, count: int = 3, x: int = 800) -> Path:
-    path = folder / f"{name}_counts.tsv"
-    path.write_text(f"\tEPCAM\tVIM\n1x1\t{count}\t0\n2x1\t0\t4\n3x1\t2\t5\n4x1\t7\t1\n")
-    rows = "".join(f"{i}\t1\t{i}\t1\t{x + 60 * i}\t600\t1\n" for i in range(1, 5))
-    (folder / f"{name}_selection.tsv").write_text("x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n" + rows)
-    return path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one slide with spots, and its data root brought up to date. Not to be changed by a test."""
-    folder = tmp_path_factory.mktemp("made")
-    home = folder / "home"
-    scan = write_tiff(folder / "a.tif", tissue_image())
-    spots = write_spots(folder, "a")
-    assert sa("add", scan, "--home", home, "--organ", "Breast", "--tech", "Visium", "--spots", spots).exit_code == 0
-    ran = sa("run", "--home", home, "--encoder", "demo", "--genes", "EPCAM,VIM")
-    assert ran.exit_code == 0, ran.stderr
-    return folder
+from tests.roots import command as sa
+from tests.roots import write_spots
 
 
 @pytest.fixture
-def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The data root of a copy of `made`, whose scan and spots are those of the copy."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    home = tmp_path / "home"
-    columns = ", ".join(f"{c} = replace({c}, ?, ?)" for c in ("uri", "spots_uri"))
-    paths = [str(made), str(tmp_path)] * 2
-    Store(home).lake.transact(lambda c: c.execute(f"update lake.parts.slides set {columns}", paths))
-    return home
+def home(finished_home: Path, blank_pictures: None) -> Path:
+    """The data root of a copy of `finished`: one slide with spots, brought up to date."""
+    return finished_home
 
 
 def status(home: Path) -> dict[str, str]:

@@ -61,10 +61,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "root")
-    store.create()
-    return store
+def store(empty_store: Store) -> Store:
+    return empty_store
 
 
 def rows_of(table: Table, slide_id: str, **columns: Sequence[Any]) -> pa.Table:

@@ -32,17 +32,16 @@ def tiles(drawn_slide: Path) -> Iterator[Tiles]:
 
 
 @pytest.fixture
-def row(drawn_slide: Path, tmp_path: Path) -> Registered:
+def row(drawn_slide: Path, store: Store) -> Registered:
     """A registered slide with its stored grid."""
-    store = Store(tmp_path / "root")
     row = Registry(store).add(drawn_slide)
     store_tiles(store, row, TileParameters())
     return row
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "root")
+def store(empty_store: Store) -> Store:
+    return empty_store
 
 
 # ---- embedding

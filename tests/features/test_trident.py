@@ -8,15 +8,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from stpath_assets.cli import main
 from stpath_assets.errors import FeatureError, StorageError
 from stpath_assets.features import EncoderChoice, read_features, store_features, trident
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
 from stpath_assets.tiles import RegularGrid, TileParameters, store_tiles
 from tests.conftest import tissue_image, write_tiff
+from tests.roots import command as sa
 
 FACTS = {
     "encoder": "gigapath",
@@ -29,8 +28,8 @@ TILES = ((0, 0), (800, 100), (1376, 976))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "root")
+def store(empty_store: Store) -> Store:
+    return empty_store
 
 
 @pytest.fixture
@@ -356,6 +355,7 @@ def test_random_damage_is_refused_or_harmless(row: Registered, foreign: Foreign,
     assert refused > 0
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_takes_the_files_tiles_and_features(
     store: Store, foreign: Foreign, drawn_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,10 +364,6 @@ def test_a_run_takes_the_files_tiles_and_features(
     monkeypatch.setenv("STPATH_WEIGHTS", str(golden / "stfm.pth"))
     monkeypatch.setenv("STPATH_VOCABULARY", str(golden / "symbol2ensembl.json"))
     monkeypatch.setenv("STPATH_HOME", str(store.home))
-
-    def sa(*arguments: str | Path) -> Result:
-        ran: Result = CliRunner().invoke(main, [str(a) for a in arguments])
-        return ran
 
     corners = [(700, 500), (300, 500), (1376, 976)]
     assert "level0_width is 99" in sa("add", drawn_slide, "--features", foreign(level0_width=99)).stderr

@@ -1,43 +1,25 @@
 """The demo, run once as a user runs it, for all tests of the pipeline."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from filelock import FileLock
+from click.testing import Result
 
-from stpath_assets.cli import main
+from tests.roots import command, made_once
 
 Run = Callable[..., Result]
 
-
-def command(*arguments: str | Path) -> Result:
-    """Runs `stpath-assets` in this process: its code and text are those of a process of its own, at a tenth of the time."""
-    return CliRunner().invoke(main, [str(a) for a in arguments])
+# One more than the UI shows, fewer than are drawn by default: a map of a phantom takes half a second.
+FIGURE_GENES = "EPCAM,ERBB2,CD68,ACTA2,VIM"
 
 
 @pytest.fixture
 def sa() -> Run:
     """`sa("sql", "select 1", "--home", home)`."""
     return command
-
-
-@pytest.fixture
-def started(tmp_path: Path) -> "Callable[..., subprocess.Popen[str]]":
-    """As `sa`, but in a process of its own that can be killed."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-
-    def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-        program = [sys.executable, "-m", "stpath_assets", *map(str, arguments)]
-        return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-    return start
 
 
 @dataclass(frozen=True)
@@ -55,14 +37,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
 
     Made once for all processes of pytest: it takes the longest of all fixtures.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    home, said = folder / "demo", folder / "demo.json"
-    with FileLock(folder / "demo.lock"):
-        if not said.exists():
-            ran = command("demo", "--home", home)
-            said.write_text(json.dumps([ran.exit_code, ran.stdout, ran.stderr]))
-    return home, Ran(*json.loads(said.read_text()))
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STPATH_FIGURE_GENES", FIGURE_GENES)
+            ran = command("demo", "--home", folder / "home")
+        (folder / "said.json").write_text(json.dumps([ran.exit_code, ran.stdout, ran.stderr]))
+
+    folder = made_once(tmp_path_factory, "demo", make)
+    return folder / "home", Ran(*json.loads((folder / "said.json").read_text()))
+
+
+@pytest.fixture
+def same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later runs of a copy of the demo want the figures that are there."""
+    monkeypatch.setenv("STPATH_FIGURE_GENES", FIGURE_GENES)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from tests.conftest import tissue_image, write_tiff
 
 SLIDES = ["a", "b", "c"]
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

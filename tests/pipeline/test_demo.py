@@ -1,6 +1,7 @@
 """`stpath-assets demo` does the whole main job, and what it leaves is what a user looks at."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,8 @@ def test_the_scale_of_a_scan_does_not_change_its_tiles(demo_home: Path) -> None:
         assert side * mpp == pytest.approx(112)
 
 
+@pytest.mark.usefixtures("same_figures")
 def test_a_second_demo_computes_nothing_anew(demo_home: Path, sa, tmp_path: Path) -> None:
-    import shutil
-
     home = tmp_path / "copy"
     shutil.copytree(demo_home, home)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (home / "tables").rglob("*.parquet")}

@@ -238,7 +238,9 @@ def test_a_scan_with_flipped_bytes_is_one_line_of_a_run(tmp_path: Path) -> None:
     for offset, size in blocks[3:9]:
         content[offset : offset + size] = bytes(255 - b for b in content[offset : offset + size])
     hurt.write_bytes(content)
-    assert sa("add", "well.tif", "hurt.tif", "--organ", "Breast", "--tech", "Visium", cwd=tmp_path).returncode == 0
+    registry = Registry(Store(tmp_path / "home"))
+    for scan in (tmp_path / "well.tif", hurt):
+        registry.add(scan, organ="Breast", tech="Visium")
     ran = sa("run", "--encoder", "demo", "--genes", "EPCAM", "--json", cwd=tmp_path)
     assert ran.returncode == 1
     (line,) = [line for line in ran.stderr.splitlines() if not line.startswith("note: ")]

@@ -22,8 +22,8 @@ from tests.conftest import tissue_image, write_tiff
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(Store(tmp_path / "root"))
+def registry(empty_store: Store) -> Registry:
+    return Registry(empty_store)
 
 
 def ids(registry: Registry) -> list[str]:

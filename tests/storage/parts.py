@@ -4,7 +4,6 @@ Making a lake takes seconds, and a lake may be moved: tests work on copies of on
 """
 
 import multiprocessing
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -169,12 +168,6 @@ def plain_client(root: Path, at: int | None = None) -> duckdb.DuckDBPyConnection
     )
     client.execute("use l.main")
     return client
-
-
-def copied(store: Store, root: Path) -> Store:
-    """The root of a store that nobody is at, copied."""
-    shutil.copytree(store.home, root)
-    return Store(root)
 
 
 def child(work: Any, *arguments: Any) -> ForkServerProcess:

@@ -9,7 +9,8 @@ import pytest
 from stpath_assets.errors import StorageError
 from stpath_assets.storage import Store, maintenance
 from stpath_assets.storage import store as storage
-from tests.storage.parts import FILES, content, copied, register, write_any
+from tests.roots import copied
+from tests.storage.parts import FILES, content, register, write_any
 
 FLIPS = 200
 SLIDES = ["a", "b", "c"]

@@ -14,6 +14,7 @@ from stpath_assets.errors import StorageError
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, lake
 from stpath_assets.storage.maintenance import maintain
+from tests.roots import copied
 from tests.storage.parts import (
     METRICS,
     PREDICTIONS,
@@ -21,7 +22,6 @@ from tests.storage.parts import (
     any_rows,
     child,
     contents,
-    copied,
     drafts,
     joined,
     made_from,

@@ -33,6 +33,7 @@ from stpath_assets.storage.fingerprint import Fingerprint, start
 from stpath_assets.storage.lake import Cursor
 from stpath_assets.storage.maintenance import maintain
 from stpath_assets.storage.schema import LAYOUT
+from tests.roots import copied
 from tests.storage.parts import (
     FEATURES,
     FINGERPRINT,
@@ -43,7 +44,6 @@ from tests.storage.parts import (
     TILES,
     any_rows,
     content,
-    copied,
     drafts,
     files,
     killed_before_registration,

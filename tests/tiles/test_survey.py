@@ -47,8 +47,8 @@ def scan(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "root")
+def store(empty_store: Store) -> Store:
+    return empty_store
 
 
 def columns_of(ids: list[str]) -> set[int]:

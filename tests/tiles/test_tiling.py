@@ -18,8 +18,8 @@ from tests.conftest import tissue_image
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "root")
+def store(empty_store: Store) -> Store:
+    return empty_store
 
 
 @pytest.mark.filterwarnings("ignore:.*coarser than the tiles")
