@@ -72,7 +72,7 @@ def test_kill_9_at_any_moment_loses_nothing(home: Path, killed: Path, tmp_path: 
     assert sa(*RUN, "--home", whole).exit_code == 0
     complete, first = parts(whole), parts(home)
     assert {"tile_grids/s0"} <= set(first) < set(complete)
-    kill(started(home, lambda: begun(home, "stpath_predictions/s1")))
+    kill(started(home, lambda: begun(home, "stpath_predictions/s0")))
     second = parts(home)
     assert set(first) < set(second)
     for found in (first, second):

@@ -17,6 +17,8 @@ from tests.conftest import tissue_image, write_tiff
 from tests.slides.drawn import jpeg
 from tests.storage.servers import object_store
 
+pytestmark = pytest.mark.server
+
 BUCKET = "scans"
 
 

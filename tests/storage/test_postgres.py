@@ -33,6 +33,8 @@ from tests.storage.parts import (
 )
 from tests.storage.servers import PASSWORD, USER, Postgres
 
+pytestmark = pytest.mark.server
+
 NOW = timedelta(0)
 
 

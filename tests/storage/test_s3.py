@@ -23,6 +23,8 @@ from tests.storage.parts import (
     write_two,
 )
 
+pytestmark = pytest.mark.server
+
 NOW = timedelta(0)
 
 
