@@ -12,7 +12,14 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from tests.roots import blank_pictures, empty_root, empty_store, finished, finished_home  # noqa: F401
+from tests.roots import (  # noqa: F401
+    blank_pictures,
+    empty_root,
+    empty_store,
+    finished,
+    finished_home,
+    migrations_are_read_once,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
