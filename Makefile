@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/stpath-assets demo --home $(DATA)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
