@@ -8,7 +8,7 @@ Each layout knows its places, the facts that its fingerprint needs, and which of
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,26 @@ class RegularGrid:
         return reasons(columns, self.quality) if self.quality.drop else _no_reasons(columns)
 
 
-class _KeepsAll:
-    """A layout whose tiles are all wanted, whatever their tissue and quality."""
+class _Wanted:
+    """A layout whose tiles are all wanted, whatever their tissue and quality. Its grid depends on where they are, and on nothing
+    else: `FACT` is the name of their digest.
+    """
+
+    FACT: ClassVar[str]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over the tiles' names and places, hexadecimal."""
+        raise NotImplementedError
+
+    @classmethod
+    def facts_of(cls, sha256: str) -> dict[str, Any]:
+        """As `facts`, from the digest alone."""
+        return {cls.FACT: sha256}
+
+    def facts(self) -> dict[str, Any]:
+        """What the grid depends on."""
+        return self.facts_of(self.sha256)
 
     def has_tissue(self, columns: Columns) -> npt.NDArray[np.bool_]:
         """Which tiles are kept for their tissue: all."""
@@ -84,11 +102,13 @@ class _KeepsAll:
 
 
 @dataclass(frozen=True, eq=False)
-class SpotGrid(_KeepsAll):
+class SpotGrid(_Wanted):
     """A tile centred on each spot; a spot without room for one at the scan's edge has none.
 
     `centers_px` (N, 2) float64 are the spots' centres in level-0 pixels.
     """
+
+    FACT: ClassVar[str] = "tile_spots"
 
     spot_ids: Sequence[str]
     centers_px: npt.NDArray[np.float64]
@@ -111,15 +131,6 @@ class SpotGrid(_KeepsAll):
         digest.update(np.ascontiguousarray(self.centers_px, "<f8").tobytes())
         return digest.hexdigest()
 
-    def facts(self) -> dict[str, Any]:
-        """What the grid depends on."""
-        return self.facts_of(self.sha256)
-
-    @staticmethod
-    def facts_of(sha256: str) -> dict[str, Any]:
-        """As `facts`, from the digest alone."""
-        return {"tile_spots": sha256}
-
     def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
         """The spots' tiles on a scan of that size; sides along x and y, level-0 pixels."""
         grid, spot = spot_grid(self.centers_px, *size_px, *sides_px)
@@ -127,12 +138,14 @@ class SpotGrid(_KeepsAll):
 
 
 @dataclass(frozen=True)
-class GivenTiles(_KeepsAll):
+class GivenTiles(_Wanted):
     """Tiles that were laid elsewhere and come with their features: every one is kept, where it was.
 
     `tile_px` pixels at `mpp` µm per pixel are what the encoder saw of each. `x_px`, `y_px` (N,) float64 are top-left corners,
     `side_px` and `side_y_px` the sides along x and y, level-0 pixels. `notes` is what a user should know of them.
     """
+
+    FACT: ClassVar[str] = "tile_coords_sha256"
 
     tile_ids: Sequence[str]
     x_px: npt.NDArray[np.float64]
@@ -160,15 +173,6 @@ class GivenTiles(_KeepsAll):
         if self.side_y_px != self.side_px:
             digest.update(np.float64(self.side_y_px).tobytes())
         return digest.hexdigest()
-
-    def facts(self) -> dict[str, Any]:
-        """What the grid depends on."""
-        return self.facts_of(self.sha256)
-
-    @staticmethod
-    def facts_of(sha256: str) -> dict[str, Any]:
-        """As `facts`, from the digest alone."""
-        return {"tile_coords_sha256": sha256}
 
     def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
         """The tiles as they were given."""

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import scipy
 from skimage import filters
 
-from stpath_assets.slides import Slide
 from stpath_assets.tiles.pen import pen_mask
 
 CODE_VERSION = "3"
@@ -72,11 +71,6 @@ class Layers:
     pen: Mask
     blank: Mask
     glass: npt.NDArray[np.float32]
-
-
-def tissue_mask(slide: Slide, parameters: TissueParameters = DEFAULT) -> Mask:
-    """The mask of a scan: (H, W) bool, True on tissue, at `parameters.mpp` µm per pixel."""
-    return mask_of_image(slide.read_scaled(parameters.mpp), parameters)
 
 
 def mask_of_image(image: npt.NDArray[np.uint8], parameters: TissueParameters = DEFAULT) -> Mask:

@@ -23,7 +23,6 @@ import pytest
 
 from stpath_assets.errors import FeatureError, ServingError, SlideError
 from stpath_assets.features import EncoderChoice, embed, read_features
-from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.serving.client import ServedEmbedder, Server
 from stpath_assets.slides import Registry, open_slide
 from stpath_assets.storage import Store
@@ -140,17 +139,6 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide of some eighty tiles."""
     image = np.tile(tissue_image(), (2, 2, 1))
     return write_tiff(tmp_path_factory.mktemp("scan") / "odd näme, 1.tif", image)
-
-
-@pytest.fixture(scope="module")
-def tiles(scan: Path) -> Iterator[Tiles]:
-    with open_slide(scan) as slide:
-        yield tile(slide)
-
-
-@pytest.fixture(scope="module")
-def expected(tiles: Tiles) -> np.ndarray:
-    return DemoEncoder().encode(np.stack(list(tiles.pixels())))
 
 
 def test_a_slides_tiles_are_shared_by_all_replicas_and_come_in_order(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +22,6 @@ import stpath_assets
 from stpath_assets.cli import main
 from stpath_assets.errors import EncoderMismatchError, FeatureError, ServingError, SettingsError
 from stpath_assets.features import EncoderChoice, embed
-from stpath_assets.features.encoders.demo import DemoEncoder
 from stpath_assets.features.serving import client as client_module
 from stpath_assets.features.serving import deploy, messages
 from stpath_assets.features.serving.client import ServedEmbedder
@@ -31,7 +30,7 @@ from stpath_assets.features.serving.messages import Hello, Pixels, Places, sampl
 from stpath_assets.features.serving.token import digest_of, read_token
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import open_slide
-from stpath_assets.tiles import Tiles, tile
+from stpath_assets.tiles import Tiles
 from tests.conftest import tissue_image, write_tiff
 
 server = pytest.importorskip("stpath_assets.features.serving.server")
@@ -99,17 +98,6 @@ def replica() -> object:
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiff(tmp_path_factory.mktemp("scan") / "odd näme, 1.tif", tissue_image())
-
-
-@pytest.fixture(scope="module")
-def tiles(scan: Path) -> Iterator[Tiles]:
-    with open_slide(scan) as slide:
-        yield tile(slide)
-
-
-@pytest.fixture(scope="module")
-def expected(tiles: Tiles) -> np.ndarray:
-    return DemoEncoder().encode(np.stack(list(tiles.pixels())))
 
 
 @pytest.fixture(autouse=True)
@@ -191,14 +179,18 @@ from stpath_assets.tiles import tile
 listening = socket.create_server(("127.0.0.1", 0))
 model = ServedEmbedder("http://127.0.0.1:%d" % listening.getsockname()[1], None, EncoderChoice("demo"))
 model._hello = Hello({{}}, "1", 2, 2, 2)
-threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+held = []
+def interrupt():
+    held.append(listening.accept())
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
 with open_slide({str(scan)!r}) as slide:
     try:
         embed(tile(slide), model, 2)
     except KeyboardInterrupt:
         print("ended")
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert (ran.stdout, ran.stderr) == ("ended\n", "")
 
 

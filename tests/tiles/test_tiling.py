@@ -102,7 +102,7 @@ def test_a_coarser_scan_is_enlarged_and_that_is_said(slide_of: Callable[..., Pat
 def test_a_scan_as_fine_as_its_tiles_is_no_news(slide_of: Callable[..., Path], mpp: float) -> None:
     with open_slide(slide_of("fine.tif"), mpp) as slide, warnings.catch_warnings():
         warnings.simplefilter("error")
-        tile(slide)
+        assert tile(slide).mpp == 0.5
 
 
 @pytest.mark.parametrize("wrong", [{"tile_px": 0}, {"mpp": 0.0}, {"mpp": float("nan")}, {"min_tissue": 1.1}])
