@@ -19,7 +19,7 @@ from stpath_assets.slides.resampling import resample_row
 from stpath_assets.threads import ahead
 from stpath_assets.tiles.grid import Grid
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 """Of the pixels: raised when the same scan and grid give others, since features are made from them."""
 
 MAX_BAND_PX = 2048

@@ -35,7 +35,7 @@ from stpath_assets.tiles.regions import Regions
 from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
 from stpath_assets.tiles.tissue import Layers, TissueParameters, layers_of_image
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 CODE = f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}"
 """Version of all the code that a grid depends on."""
 
