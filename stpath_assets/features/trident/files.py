@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stpath_assets.errors import FeatureError, StorageError
-from stpath_assets.features.imported import FACTS, NOT_SAID, OURS, Imported, TridentFile
+from stpath_assets.features.trident.imported import FACTS, NOT_SAID, OURS, Imported, TridentFile
 from stpath_assets.slides import Registered
 from stpath_assets.storage import atomic_file
 from stpath_assets.tiles import sides_of
