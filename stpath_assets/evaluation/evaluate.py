@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets.errors import FeatureError
 from stpath_assets.evaluation import score
 from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
-from stpath_assets.tiles import centers_of, sides_of
+from stpath_assets.tiles import centers_of, require_current_grid, sides_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def store_metrics(store: Store, slide_id: str) -> Made:
 
     Without measured spots there are none; where no spot lies on a tile, the table is empty. A note says so.
     """
-    predicted_from = _predicted_from(store, slide_id)
+    predicted_from = require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
     if measured_from is None:
         store.remove([EVALUATION_METRICS.name], slide_id)
@@ -69,7 +68,7 @@ def store_metrics(store: Store, slide_id: str) -> Made:
 
 def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
     """The paired values of those of `genes` that are both predicted and measured."""
-    _predicted_from(store, slide_id)
+    require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
     predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
     spot, tile = _pairs(store, slide_id, measured.keys)
@@ -79,16 +78,6 @@ def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paire
         for i, g in enumerate(predicted.genes)
         if g in columns and len(spot)
     }
-
-
-def _predicted_from(store: Store, slide_id: str) -> Fingerprint:
-    """The prediction's fingerprint; raises `FeatureError` where its tiles have been made anew since."""
-    stored = store.require(STPATH_PREDICTIONS.name, slide_id)
-    if not stored.extends(store.require(TILE_GRIDS.name, slide_id)):
-        raise FeatureError(
-            f"{slide_id}: its prediction belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
-        )
-    return stored
 
 
 def _pairs(

@@ -21,7 +21,7 @@ from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store
 from stpath_assets.tables import FEATURE_DIM as DIM
 from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GRIDS
-from stpath_assets.tiles import Tiles, centers_of
+from stpath_assets.tiles import Tiles, centers_of, require_current_grid
 
 PIECE = 128
 """Tiles a finished piece: what a killed run may lose is seconds on a GPU, minutes without."""
@@ -181,16 +181,13 @@ def _import(store: Store, row: Registered, path: str) -> Made:
 
 
 def read_features(store: Store, slide_id: str) -> Features:
-    """A slide's stored features with the tiles they belong to.
+    """Read a slide's stored features with the tiles they belong to.
 
-    Raises `FeatureError` where the tiles have been made anew since, or the features have a wrong width.
+    Raises `FeatureError` if the tiles have been made anew since, or the features have a wrong width.
     """
     tiles, rows = store.read(TILE_GRIDS.name, slide_id), store.read(GIGAPATH_FEATURES.name, slide_id)
-    stored = store.require(GIGAPATH_FEATURES.name, slide_id)
-    if not stored.extends(store.require(TILE_GRIDS.name, slide_id)) or not rows["tile_id"].equals(tiles["tile_id"]):
-        raise FeatureError(
-            f"{slide_id}: its features belong to an earlier grid of tiles; run: stpath-assets run {slide_id}"
-        )
+    same = rows["tile_id"].equals(tiles["tile_id"])
+    stored = require_current_grid(store, slide_id, GIGAPATH_FEATURES.name, same)
     width = getattr(rows.schema.field("feature").type, "list_size", None)
     if width != DIM:
         raise FeatureError(f"{slide_id}: its features have width {width}, not {DIM}; run: stpath-assets run {slide_id}")

@@ -4,7 +4,7 @@ Which weights belong to which features is decided here: GigaPath's to the publis
 descriptor's to the demo weights. The network itself is in `stpath`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from stpath_assets.storage import Made, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
+from stpath_assets.tiles import require_current_grid
 from stpath_assets.version import __version__
 from stpath_assets.vocabulary import tokens
 from stpath_assets.vocabulary.genes import Unknown, Vocabulary
@@ -165,28 +166,28 @@ def predict_expression(
 
 
 def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Made:
-    """Brings a registered slide's `stpath_predictions` up to date with its stored features; `genes` None is
-    all.
-    """
+    """Bring a registered slide's `stpath_predictions` up to date with its stored features; `genes` None is all genes."""
     fingerprint = choice.extend(store.require(GIGAPATH_FEATURES.name, row.slide_id), row, genes)
     if store.is_current(STPATH_PREDICTIONS.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
     features = read_features(store, row.slide_id)
+    tile_ids = {"tile_id": np.array(features.tile_ids, object)}
+    blocks = _predict_by_gene(choice, features, row, genes)
+    store.write_by_gene(STPATH_PREDICTIONS.name, row.slide_id, tile_ids, blocks, fingerprint, model=choice.name)
+    return Made(fingerprint, True)
+
+
+def _predict_by_gene(
+    choice: ModelChoice, features: Features, row: Registered, genes: Sequence[str] | None
+) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+    """Predict a slide, some genes at a time in sorted order, with a progress bar. Checks and loading come first, at the call."""
     _check_encoder(choice, features)
     model = choice.load()
     names = sorted(model.vocabulary.select(genes)[0])
     blocks = model.predict_blocks(
         features.matrix, features.centers_px, row.organ, row.tech, names, tile_ids=features.tile_ids
     )
-    store.write_by_gene(
-        STPATH_PREDICTIONS.name,
-        row.slide_id,
-        {"tile_id": np.array(features.tile_ids, object)},
-        track(blocks, f"{row.slide_id}: prediction", len(names), lambda b: len(b[0])),
-        fingerprint,
-        model=choice.name,
-    )
-    return Made(fingerprint, True)
+    return track(blocks, f"{row.slide_id}: prediction", len(names), lambda b: len(b[0]))
 
 
 def to_anndata(
@@ -217,16 +218,13 @@ def to_anndata(
 
 
 def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
-    """A slide's stored prediction, in the same form as `predict_expression` returns it.
+    """Read a slide's stored prediction, in the form that `predict_expression` returns.
 
-    Raises `StorageError` where there is none, `FeatureError` where the tiles have been made anew since.
+    Raises `StorageError` if there is none, `FeatureError` if the tiles have been made anew since.
     """
-    stored = store.require(STPATH_PREDICTIONS.name, slide_id)
     part, features = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id), read_features(store, slide_id)
-    if part.keys["tile_id"].tolist() != features.tile_ids:
-        raise FeatureError(
-            f"{slide_id}: its prediction belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
-        )
+    same = part.keys["tile_id"].tolist() == features.tile_ids
+    stored = require_current_grid(store, slide_id, STPATH_PREDICTIONS.name, same)
     facts = {k: stored.facts[k] for k in _STORED_PROVENANCE}
     return to_anndata(features, part.genes, np.ascontiguousarray(part.values), str(stored.facts["model"]), facts)
 

@@ -1,4 +1,4 @@
-"""What `tile_grids` stores for a slide: its tiles, their picture, and what is said of them."""
+"""Stores a slide's tiles with their picture and notes, and checks that later tables still belong to them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from stpath_assets.errors import FeatureError
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Made, Store, pictures
 from stpath_assets.storage.fingerprint import Fingerprint
@@ -19,13 +20,13 @@ from stpath_assets.tiles.tiling import grid_of
 
 
 def store_tiles(store: Store, row: Registered, parameters: TileParameters) -> Made:
-    """Brings a registered slide's `tile_grids` and its picture figures/<slide_id>/tiles.png up to date.
+    """Bring a registered slide's `tile_grids` and its picture figures/<slide_id>/tiles.png up to date.
 
-    The layout must be `GivenTiles` where a file of features belongs to the slide, and only there. Raises `TissueError` where no
-    tile is left; the picture is drawn before, since it shows why.
+    The layout must be `GivenTiles` if the slide has a file of features, and only then. Raises `TissueError` if no tile is left;
+    the picture is drawn first, because it shows why.
     """
     if isinstance(parameters.layout, GivenTiles) != (row.features_uri is not None):
-        raise ValueError(f"{row.slide_id}: tiles are given where features_uri is set, and only there")
+        raise ValueError(f"{row.slide_id}: GivenTiles are for slides with a features_uri, and only for them")
     regions = None if row.regions_uri is None else read_regions(row.regions_uri)
     fingerprint = parameters.extend(row.fingerprint, None if regions is None else regions.sha256)
     is_current = store.is_current(TILE_GRIDS.name, row.slide_id, fingerprint)
@@ -55,12 +56,26 @@ def _notes(store: Store, row: Registered, parameters: TileParameters) -> Iterato
 
 
 def overlay_path(store: Store, slide_id: str) -> Path:
-    """Where the picture of a slide's tiles belongs."""
+    """Return the path of the picture of a slide's tiles."""
     return store.home / "figures" / slide_id / "tiles.png"
 
 
+def require_current_grid(store: Store, slide_id: str, table: str, same_tiles: bool = True) -> Fingerprint:
+    """Return the fingerprint of a slide's stored `table`, which was made from the slide's stored tiles.
+
+    `same_tiles` says whether its tile_ids are those of the tiles, for callers that have read both. Raises `FeatureError` if the
+    tiles have been made anew since, `StorageError` if the slide has no such part.
+    """
+    stored = store.require(table, slide_id)
+    if not (same_tiles and stored.extends(store.require(TILE_GRIDS.name, slide_id))):
+        raise FeatureError(
+            f"{slide_id}: its {table} belongs to an earlier grid of tiles; run: stpath-assets run {slide_id}"
+        )
+    return stored
+
+
 def tile_numbers(store: Store, row: Registered) -> dict[str, Any]:
-    """What sums up a slide's stored tiles: counts, shares from 0 to 1 under the names of `tile_grids`, and medians."""
+    """Summarize a slide's stored tiles: counts, shares from 0 to 1 under the names of `tile_grids`, and medians."""
     table, summary = store.read(TILE_GRIDS.name, row.slide_id), store.summary(TILE_GRIDS.name, row.slide_id)
     dropped = {reason: len(summary["dropped"].get(reason, [])) for reason in REASONS}
     grid = grid_of(table)

@@ -177,7 +177,7 @@ def test_features_of_an_earlier_grid_are_refused(store: Store, row: Registered) 
     store_features(store, row, DEMO, 16)
     store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
     with pytest.raises(
-        FeatureError, match=r"^drawn: its features belong to an earlier grid .* stpath-assets run drawn$"
+        FeatureError, match=r"^drawn: its gigapath_features belongs to an earlier grid .* stpath-assets run drawn$"
     ):
         read_features(store, "drawn")
 
