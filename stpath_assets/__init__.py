@@ -1,7 +1,8 @@
 """H&E whole-slide scans to predicted spatial gene expression.
 
-Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. Names are imported
-on first use: importing the package imports neither torch nor dagster.
+Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. They read the settings of
+STPATH_HOME and the environment; `settings()` shows which values hold and where each comes from. Names are imported on first
+use: importing the package imports neither torch nor dagster.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from stpath_assets.version import __version__
 if TYPE_CHECKING:
     from stpath_assets.features import embed
     from stpath_assets.prediction import Context, predict_expression
+    from stpath_assets.settings import load_settings as settings
     from stpath_assets.slides import open_slide
     from stpath_assets.tiles import tile
 
-__all__ = ["Context", "__version__", "embed", "open_slide", "predict_expression", "tile"]
+__all__ = ["Context", "__version__", "embed", "open_slide", "predict_expression", "settings", "tile"]
 
 _WHERE = {
     "open_slide": "slides",
@@ -30,4 +32,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    if name == "settings":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.settings")  # a module that can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

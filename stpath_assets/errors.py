@@ -5,10 +5,19 @@ prints it as it is; an asset turns it into a Dagster failure. Anything else that
 its traceback.
 """
 
+import re
+
+_SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE)
+
 
 def one_line(text: str) -> str:
     """A text as one line that is safe on a terminal: control characters, of a file's name say, are written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with the passwords of URLs and connection strings replaced by `***`."""
+    return _SECRET.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
 
 
 class StpathError(Exception):

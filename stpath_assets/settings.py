@@ -5,14 +5,16 @@ key that is not a setting is an error.
 """
 
 import os
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stpath_assets.errors import SettingsError
+from stpath_assets.errors import SettingsError, without_secrets
 
 DEFAULT_HOME = "~/.local/share/stpath-assets"
 _PREFIX = "STPATH_"
@@ -87,6 +89,18 @@ class Settings(BaseSettings):
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
     _asked: dict[str, str] = PrivateAttr(default_factory=dict)
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line a setting: its name, its value, and where the value comes from. Tokens and passwords are not shown."""
+        values = {name: without_secrets(str(getattr(self, name))) for name in type(self).model_fields}
+        wide = [max(map(len, column)) for column in (values, values.values())]
+        return "\n".join(f"{k:{wide[0]}}  {v:{wide[1]}}  {self.origins[k]}" for k, v in values.items())
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value comes from: `argument`, an environment variable, the path of a settings.toml, or `default`."""
+        return {name: self._origins.get(name, "default") for name in type(self).model_fields}
 
     @property
     def asked(self) -> dict[str, str]:
@@ -140,6 +154,12 @@ def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}; see docs/settings.md") from e
     settings._asked.update({k: str(given[k]) for k in ("encoder", "genes") if k in given})
+    variables = {name: f"{_PREFIX}{name}".upper() for name in in_environment}
+    settings._origins.update(
+        {**dict.fromkeys(rest, str(root / "settings.toml")), **variables, **dict.fromkeys(given, "argument")}
+    )
+    if home is not None:
+        settings._origins["home"] = "argument"
     return settings
 
 
@@ -167,3 +187,14 @@ def _refuse_unknown(where: str, names: list[str], prefix: str = "") -> None:
     unknown = sorted(set(names) - known)
     if unknown:
         raise SettingsError(f"{where}: {unknown[0]} is no setting; known: {', '.join(sorted(known))}")
+
+
+class _Module(ModuleType):
+    """This module, which can be called: `stpath_assets.settings()` returns the settings that the notebook calls use."""
+
+    def __call__(self, home: Path | str | None = None) -> Settings:
+        return load_settings(home)
+
+
+# A submodule takes the place of any function of the same name in its package, so the module itself is the function.
+sys.modules[__name__].__class__ = _Module

@@ -125,3 +125,26 @@ def test_genes_are_separated_by_commas(text: str, genes: list[str]) -> None:
 def test_a_panel_without_a_gene_is_an_error() -> None:
     with pytest.raises(SettingsError, match="no gene in ' , '"):
         split_genes(" , ")
+
+
+def test_a_notebook_can_see_what_holds_and_where_it_comes_from(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import stpath_assets
+
+    write(home, 'device = "cpu"\nmin_tissue = 0.5')
+    monkeypatch.setenv("STPATH_HOME", str(home))
+    monkeypatch.setenv("STPATH_MIN_TISSUE", "0.4")
+    monkeypatch.setenv("STPATH_ENCODER_TOKEN", "0123456789abcdefghij")
+    monkeypatch.setenv("STPATH_LAKE", "postgres://me:secret@host/db")
+    shown = stpath_assets.settings()
+    assert shown == load_settings()
+    assert [shown.origins[k] for k in ("home", "device", "min_tissue", "stride")] == [
+        "STPATH_HOME", str(home / "settings.toml"), "STPATH_MIN_TISSUE", "default",
+    ]  # fmt: skip
+    lines = {line.split()[0]: line.split()[1:] for line in str(shown).splitlines()}
+    assert set(lines) == set(Settings.model_fields)
+    assert lines["device"] == ["cpu", str(home / "settings.toml")]
+    assert lines["min_tissue"] == ["0.4", "STPATH_MIN_TISSUE"]
+    assert "secret" not in str(shown)
+    assert "0123" not in str(shown)
+    assert load_settings(home, device="cuda").origins["device"] == "argument"
+    assert stpath_assets.settings(home / "other").origins["home"] == "argument"

@@ -60,8 +60,9 @@ class Features:
 
 
 def embedder_of(settings: Settings, choice: EncoderChoice | None = None) -> Embedder:
-    """What computes features as the settings say: this process, or the served encoder where `encoder_url` names
-    one. `choice` is the encoder, by default that of the settings.
+    """Return what computes features: this process, or the served encoder if the settings have an `encoder_url`.
+
+    `choice` is the encoder, by default that of the settings.
     """
     choice = choice or EncoderChoice.of(settings.encoder, settings)
     if settings.encoder_url is None:
@@ -80,11 +81,13 @@ def embed(
     precision: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
     parts: Parts | None = None,
 ) -> Features:
-    """Embeds the tiles of a slide, in table order; `parts` keeps finished pieces and takes up those of a killed run.
+    """Embed the tiles of a slide, in table order.
 
-    `model` is `gigapath` (weights by STPATH_GIGAPATH_WEIGHTS, else from the hub), `demo`, `timm:` and a model of timm's, or
-    a choice with a weights file of its own. `batch_size` None is what suits the device. Raises `WeightsError` where the
-    weights cannot be had, `SlideError` where the scan cannot be read, `FeatureError` where a feature is not finite.
+    `model` is `gigapath`, `demo`, `timm:` followed by a timm model name, or an `EncoderChoice` with its own weights file. For a
+    name, the weights file, the precision and the served encoder come from the settings (`stpath_assets.settings()` shows them);
+    without a weights file, GigaPath's is fetched from the hub. `batch_size` None is what suits the device. `parts` keeps
+    finished pieces, and resumes from those of a killed run. Raises `WeightsError` if the weights are not available,
+    `SlideError` if the scan cannot be read, `FeatureError` if a feature is not finite.
     """
     if isinstance(model, str):
         settings = load_settings(encoder_precision=precision)

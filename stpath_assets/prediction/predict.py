@@ -148,13 +148,13 @@ def predict_expression(
     unknown: Unknown = "error",
     model: ModelChoice | None = None,
 ) -> "anndata.AnnData":
-    """Predicts log1p expression of a slide's tiles.
+    """Predict log1p expression of a slide's tiles.
 
-    `genes` None is every gene of the model; `context` measured counts of some of the tiles. Returns an
-    AnnData: X (N, genes) float32 log1p, var_names the symbols as asked, obs `tile_id` and `library_id`,
-    obsm['spatial'] (N, 2) tile centres in level-0 pixels, uns['histo'] the provenance (`STPath.provenance` and the
-    scale and encoder of the features). Raises
-    `VocabularyError`, `WeightsError`, or `FeatureError` where the weights take other features.
+    `genes` None is every gene of the model. `context` holds measured counts of some of the tiles. `model` None takes weights,
+    vocabulary, device and dtype from the settings (`stpath_assets.settings()` shows them). Returns an AnnData: X (N, genes)
+    float32 log1p, var_names the symbols as asked, obs `tile_id` and `library_id`, obsm['spatial'] (N, 2) tile centres in
+    level-0 pixels, uns['histo'] the provenance (`STPath.provenance`, and the scale and encoder of the features). Raises
+    `VocabularyError`, `WeightsError`, or `FeatureError` if the weights take other features.
     """
     choice = model or ModelChoice.for_encoder(features.encoder, load_settings())
     _check_encoder(choice, features)

@@ -8,18 +8,15 @@ Opens nothing. The lake itself is in `lake`, the tables in `store`.
 """
 
 import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpath_assets.errors import StorageError
+from stpath_assets.errors import StorageError, without_secrets
 
 if TYPE_CHECKING:
     from stpath_assets.settings import Settings
-
-_SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,3 @@ class Home:
             raise StorageError(
                 f"{self.root}: the data root cannot be made ({e.strerror}); give yourself the right to, or set STPATH_HOME"
             ) from e
-
-
-def without_secrets(text: str) -> str:
-    """A text without the passwords of URLs and connection strings."""
-    return _SECRET.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from stpath_assets.errors import StorageError
+from stpath_assets.errors import StorageError, without_secrets
 from stpath_assets.storage.extensions import OFFLINE, load_extensions
-from stpath_assets.storage.home import Home, without_secrets
+from stpath_assets.storage.home import Home
 from stpath_assets.storage.locks import lock
 
 T = TypeVar("T")
