@@ -1,8 +1,8 @@
-"""How tiles are laid over a scan: a regular grid, about spots, or where another tool had them.
+"""Layouts of tiles: a regular grid, centred on spots, or given by another tool.
 
     RegularGrid(stride=0.5)        SpotGrid.of(read_spots(path))        trident.read(path, row).tiles, which are GivenTiles
 
-Each layout knows its places, the facts that its fingerprint needs, and which of its tiles may be dropped. Geometry is in `grid`.
+Each layout knows its places, the facts of its fingerprint, and which of its tiles may be dropped. Geometry is in `grid`.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from stpath_assets.tiles.grid import Grid, regular_grid, spot_grid
 from stpath_assets.tiles.quality import QualityParameters, reasons
 
 MIN_TISSUE = 0.25
-"""Least tissue fraction of a tile that is kept."""
+"""Minimum tissue fraction of a kept tile."""
 
 Columns = Mapping[str, npt.NDArray]
 
 
 class HasSpots(Protocol):
-    """Spots with their ids and centres, (N, 2) level-0 pixels: measured expression has them."""
+    """Spots with ids and centres, (N, 2) level-0 pixels, as measured expression has them."""
 
     @property
     def spot_ids(self) -> Sequence[str]: ...  # noqa: D102
@@ -33,7 +33,7 @@ class HasSpots(Protocol):
 
 @dataclass(frozen=True)
 class Laid:
-    """Places for tiles. `spot_ids` are those of tiles about spots; `outside` counts the spots without room for a tile."""
+    """Places for tiles. `spot_ids` name the tiles' spots, if any; `outside` counts the spots too close to the edge for a tile."""
 
     grid: Grid
     spot_ids: Sequence[str] | None = None
@@ -42,8 +42,8 @@ class Laid:
 
 @dataclass(frozen=True)
 class RegularGrid:
-    """Tiles from the scan's top-left corner, `stride` tile sides apart, with at least `min_tissue` of tissue and of the quality
-    that `quality` asks for.
+    """Tiles from the scan's top-left corner, `stride` tile sides apart, with at least `min_tissue` tissue and the quality that
+    `quality` requires.
     """
 
     stride: float = 1.0
@@ -55,55 +55,55 @@ class RegularGrid:
             raise ValueError("min_tissue must be from 0 to 1 and stride > 0")
 
     def facts(self) -> dict[str, Any]:
-        """What the grid depends on."""
+        """Return the facts of the grid's fingerprint."""
         return {"min_tissue": self.min_tissue, "tile_stride": self.stride, **self.quality.facts()}
 
     def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
-        """All tiles that lie wholly inside a scan of that size; sides along x and y, level-0 pixels."""
+        """Return all tiles that lie completely inside a scan of this size. Sides along x and y in level-0 pixels."""
         return Laid(regular_grid(*size_px, sides_px[0], self.stride, sides_px[1]))
 
     def has_tissue(self, columns: Columns) -> npt.NDArray[np.bool_]:
-        """Which tiles have tissue enough, (N,) bool."""
+        """Return which tiles have enough tissue, (N,) bool."""
         return np.asarray(columns["tissue_fraction"] >= max(self.min_tissue, np.finfo(float).tiny))
 
     def reasons(self, columns: Columns) -> npt.NDArray[np.str_]:
-        """Why tiles are dropped, (N,) of `quality.REASONS`, empty for those that are kept."""
+        """Return why each tile is dropped, (N,) of `quality.REASONS`; empty if it is kept."""
         return reasons(columns, self.quality) if self.quality.drop else _no_reasons(columns)
 
 
 class _Wanted:
-    """A layout whose tiles are all wanted, whatever their tissue and quality. Its grid depends on where they are, and on nothing
-    else: `FACT` is the name of their digest.
+    """A layout that keeps all its tiles, whatever their tissue and quality. Its only fact is the digest of their places,
+    named `FACT`.
     """
 
     FACT: ClassVar[str]
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over the tiles' names and places, hexadecimal."""
+        """SHA-256 of the tiles' names and places, hexadecimal."""
         raise NotImplementedError
 
     @classmethod
     def facts_of(cls, sha256: str) -> dict[str, Any]:
-        """As `facts`, from the digest alone."""
+        """Return `facts` for a known digest."""
         return {cls.FACT: sha256}
 
     def facts(self) -> dict[str, Any]:
-        """What the grid depends on."""
+        """Return the facts of the grid's fingerprint."""
         return self.facts_of(self.sha256)
 
     def has_tissue(self, columns: Columns) -> npt.NDArray[np.bool_]:
-        """Which tiles are kept for their tissue: all."""
+        """Return True for all tiles."""
         return np.ones(len(columns["tissue_fraction"]), bool)
 
     def reasons(self, columns: Columns) -> npt.NDArray[np.str_]:
-        """Why tiles are dropped: for no reason."""
+        """Return no reason for any tile."""
         return _no_reasons(columns)
 
 
 @dataclass(frozen=True, eq=False)
 class SpotGrid(_Wanted):
-    """A tile centred on each spot; a spot without room for one at the scan's edge has none.
+    """A tile centred on each spot, except spots too close to the scan's edge.
 
     `centers_px` (N, 2) float64 are the spots' centres in level-0 pixels.
     """
@@ -126,23 +126,23 @@ class SpotGrid(_Wanted):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over the spots' ids and centres, hexadecimal."""
+        """SHA-256 of the spots' ids and centres, hexadecimal."""
         digest = hashlib.sha256("\n".join(self.spot_ids).encode())
         digest.update(np.ascontiguousarray(self.centers_px, "<f8").tobytes())
         return digest.hexdigest()
 
     def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
-        """The spots' tiles on a scan of that size; sides along x and y, level-0 pixels."""
+        """Return the spots' tiles on a scan of this size. Sides along x and y in level-0 pixels."""
         grid, spot = spot_grid(self.centers_px, *size_px, *sides_px)
         return Laid(grid, [self.spot_ids[i] for i in spot], len(self.centers_px) - len(grid))
 
 
 @dataclass(frozen=True)
 class GivenTiles(_Wanted):
-    """Tiles that were laid elsewhere and come with their features: every one is kept, where it was.
+    """Tiles of another tool, imported with their features. All of them are kept in place.
 
-    `tile_px` pixels at `mpp` µm per pixel are what the encoder saw of each. `x_px`, `y_px` (N,) float64 are top-left corners,
-    `side_px` and `side_y_px` the sides along x and y, level-0 pixels. `notes` is what a user should know of them.
+    The encoder saw each tile as `tile_px` pixels at `mpp` µm per pixel. `x_px`, `y_px` (N,) float64 are top-left corners,
+    `side_px` and `side_y_px` the sides along x and y, level-0 pixels. `notes` are notes for the user.
     """
 
     FACT: ClassVar[str] = "tile_coords_sha256"
@@ -161,12 +161,12 @@ class GivenTiles(_Wanted):
 
     @property
     def grid(self) -> Grid:
-        """Their geometry."""
+        """The tiles' geometry."""
         return Grid.of_tile_ids(self.tile_ids, self.x_px, self.y_px, self.side_px, self.side_y_px)
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over ids, corners and sides, hexadecimal."""
+        """SHA-256 of ids, corners and sides, hexadecimal."""
         digest = hashlib.sha256("\n".join(self.tile_ids).encode())
         digest.update(np.stack([self.x_px, self.y_px], axis=1).astype("<f8").tobytes())
         digest.update(np.float64(self.side_px).tobytes())
@@ -175,7 +175,7 @@ class GivenTiles(_Wanted):
         return digest.hexdigest()
 
     def lay(self, size_px: tuple[int, int], sides_px: tuple[float, float]) -> Laid:
-        """The tiles as they were given."""
+        """Return the given tiles."""
         return Laid(self.grid)
 
 

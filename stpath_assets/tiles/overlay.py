@@ -1,4 +1,4 @@
-"""The picture of a slide's tiles: the outline of the tissue mask, and each tile in the colour of what became of it.
+"""Draws a slide's tiles: the outline of the tissue mask, and each tile in the colour of its fate (kept, or why dropped).
 
 Imported late: Pillow's drawing and SciPy are not needed for tiling.
 """
@@ -19,7 +19,7 @@ TILE_COLOURS = {
     "blurred": (200, 30, 30),
     "unreadable": (200, 0, 200),
 }
-"""How tiles are drawn: the kept ones, and the dropped ones by reason."""
+"""Colours of kept tiles, and of dropped tiles by reason."""
 
 
 def draw_tiles(
@@ -30,11 +30,11 @@ def draw_tiles(
     sides_px: tuple[float, float],
     longest_px: int = 1400,
 ) -> npt.NDArray[np.uint8]:
-    """A slide with the outline of its tissue mask and its tiles, and a legend below, as (H, W, 3) uint8.
+    """Draw a slide with the outline of its tissue mask, its tiles, and a legend below: (H, W, 3) uint8.
 
-    `image` (h, w, 3) and `mask` (h, w), True on tissue, show the whole slide of `size_px` (width, height); `corners` holds
-    the tiles' top-left corners (N, 2), level-0 pixels as `sides_px`, by what became of them: `kept`, or why they were
-    dropped. Those are filled.
+    `image` (h, w, 3) and `mask` (h, w), True on tissue, cover the whole slide of `size_px` (width, height). `corners` maps
+    `kept`, or the reason why tiles were dropped, to their top-left corners (N, 2). Corners and `sides_px` are level-0 pixels.
+    Dropped tiles are filled.
     """
     scale = min(longest_px / max(image.shape[:2]), 6.0)
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -56,7 +56,7 @@ def draw_tiles(
 
 
 def _legend(width: int, counts: Mapping[str, int]) -> npt.NDArray[np.uint8]:
-    """What the colours of `draw_tiles` mean, in as many lines as `width` needs."""
+    """Draw the legend of `draw_tiles`, in as many lines as `width` needs."""
     font = ImageFont.load_default(14)
     entries = [("tissue", _OUTLINE), *((f"{n} {name}", TILE_COLOURS[name]) for name, n in counts.items())]
     places, x, line = [], 8.0, 0

@@ -1,7 +1,7 @@
-"""How good the tiles are: what is measured of each, and which are dropped for it.
+"""Tile quality: what is measured on each tile, and which tiles are dropped.
 
-Every measure of a tile is a mean over its square of a map at the scale of the tissue mask, so that any grid can be
-measured at once. Nothing is read again for it: the maps come from the image that the mask came from.
+Each measure is the mean, over the tile's square, of a map at the scale of the tissue mask, so any grid can be measured at
+once. The maps come from the same image as the mask; nothing is read again.
 """
 
 import math
@@ -19,31 +19,31 @@ from stpath_assets.tiles.tissue import Layers
 CODE_VERSION = "2"
 
 FOCUS_MPP = 4.0
-"""Scale at which focus is measured, µm per pixel: nuclei are two pixels wide, and a scan need not be read in full."""
+"""Scale at which focus is measured, µm per pixel. Nuclei are two pixels wide, and the scan need not be read in full."""
 
 _FINE_UM, _COARSE_UM = 4.0, 12.0
 
 _NOISE = 3.0
-"""Mean square of grey values that is no structure: glass has less, tissue of three real sections 40 and more."""
+"""Mean square of grey values below which there is no structure: glass has less, tissue of three real sections at least 40."""
 
 UNREADABLE = "unreadable"
-"""A tile whose pixels cannot be decoded, where such tiles are dropped and not an error."""
+"""Reason of tiles whose pixels cannot be decoded, if such tiles are dropped."""
 
 _MEASURED = ("pen", "blank", "grey", "blurred")
 
 REASONS = (UNREADABLE, *_MEASURED)
-"""Why a tile is dropped, the first that holds."""
+"""Reasons why a tile is dropped; the first that applies holds."""
 
 Maps = dict[str, npt.NDArray]
 
 
 @dataclass(frozen=True)
 class QualityParameters:
-    """What a tile must be to be kept; `drop` False measures all the same and drops none.
+    """The quality that a tile must have. With `drop` False, tiles are measured and none is dropped.
 
-    `max_pen`, `max_blank`: largest shares of its area. `min_saturation`: least mean colour of its tissue; dust, shadows
-    and bubbles are grey. `min_focus`: least focus; 0.15 lies between tissue in focus (0.23 and more on three real sections)
-    and the same tissue blurred by a Gaussian of 6 µm (0.1; docs/tissue.md).
+    `max_pen`, `max_blank`: maximum shares of the tile's area. `min_saturation`: minimum mean colour of its tissue; dust, shadows
+    and bubbles are grey. `min_focus`: minimum focus; 0.15 is between tissue in focus (at least 0.23 on three real sections) and
+    the same tissue blurred by a Gaussian of 6 µm (0.1; docs/tissue.md).
     """
 
     drop: bool = True
@@ -53,16 +53,16 @@ class QualityParameters:
     min_focus: float = 0.15
 
     def facts(self) -> dict[str, float | bool]:
-        """The parameters under the names that a fingerprint uses: none of those that have no effect."""
+        """Return the parameters that have an effect, by their names in a fingerprint."""
         return {f"quality_{name}": value for name, value in vars(self).items() if self.drop or name == "drop"}
 
 
 def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], layers: Layers) -> Maps:
-    """The maps that `measure` averages, each (H, W) at the mask's scale.
+    """Return the maps that `measure` averages, each (H, W) at the mask's scale.
 
-    `image` is the scan at `FOCUS_MPP`, `small` (H, W, 3) the same at the mask's scale. Focus compares, within tissue, what
-    is finer than a Gaussian of 4 µm with what lies between 4 and 12 µm, two pixels and more inside tissue. To the latter a
-    little is added: it regularizes the ratio, so that structureless areas, such as ink, score as blurred.
+    `image` is the scan at `FOCUS_MPP`, `small` (H, W, 3) the scan at the mask's scale. Focus compares detail finer than a
+    Gaussian of 4 µm with detail between 4 and 12 µm, at least two pixels inside tissue. A constant is added to the latter: it
+    regularizes the ratio, so that structureless areas, such as ink, score as blurred.
     """
     fine, coarse = _bands(image, layers.tissue.shape)
     light = np.minimum(small, layers.glass) / layers.glass
@@ -70,7 +70,7 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
     darkest = np.minimum(np.minimum(light[..., 0], light[..., 1]), light[..., 2])
     colour = np.where(brightest > 0, 1 - darkest / np.maximum(brightest, 1 / 255), 0)
     tissue = layers.tissue
-    # Without its outline: where tissue ends is detail too, and coarser than any in it.
+    # Without the outline: the edge of tissue is detail too, and coarser than any inside.
     within = scipy.ndimage.binary_erosion(tissue, iterations=2, border_value=1)
     return {
         "tissue": tissue, "pen": layers.pen, "blank": layers.blank,
@@ -79,11 +79,11 @@ def quality_maps(image: npt.NDArray[np.uint8], small: npt.NDArray[np.uint8], lay
 
 
 def measure(maps: Mapping[str, npt.NDArray], grid: Grid, width_px: int, height_px: int) -> dict[str, npt.NDArray]:
-    """The quality columns of the tiles of a grid over a scan of that size, each (N,) float64.
+    """Return the quality columns of the tiles of a grid on a scan of this size, each (N,) float64.
 
     `tissue_fraction`, `pen_fraction`, `blank_fraction`: shares of the tile's area. `saturation`: mean of 1 - min / max of
-    the light that the three channels let pass, relative to glass, over the tile's tissue; 0 is grey. `focus`: see
-    `quality_maps`, a ratio of mean squares. The last two are NaN where a tile has no tissue.
+    the transmitted light of the three channels, relative to glass, over the tile's tissue; 0 is grey. `focus`: a ratio of
+    mean squares, see `quality_maps`. The last two are NaN if a tile has no tissue.
     """
     height, width = maps["tissue"].shape
     boxes = boxes_on((height, width), grid, width_px, height_px)
@@ -98,7 +98,7 @@ def measure(maps: Mapping[str, npt.NDArray], grid: Grid, width_px: int, height_p
 
 
 def reasons(columns: Mapping[str, npt.NDArray], parameters: QualityParameters) -> npt.NDArray[np.str_]:
-    """Why each tile would be dropped by what was measured of it: (N,) of `REASONS`, empty for those that are good."""
+    """Return why each tile would be dropped: (N,) of `REASONS`; empty if it is good."""
     bad = [
         columns["pen_fraction"] > parameters.max_pen,
         columns["blank_fraction"] > parameters.max_blank,
@@ -109,22 +109,22 @@ def reasons(columns: Mapping[str, npt.NDArray], parameters: QualityParameters) -
 
 
 def share_lost(candidates: int, dropped: Mapping[str, int]) -> float:
-    """Share of the tiles with tissue that the filter dropped, 0 to 1."""
+    """Return the share of the tiles with tissue that the filter dropped, 0 to 1."""
     return sum(dropped.values()) / candidates if candidates else 0.0
 
 
 def sentence(dropped: Mapping[str, int]) -> str:
-    """`12 blurred, 3 pen`: the most frequent first."""
+    """Format counts by reason, most frequent first: `12 blurred, 3 pen`."""
     return ", ".join(f"{n} {r}" for r, n in sorted(dropped.items(), key=lambda item: -item[1]))
 
 
 def _bands(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[npt.NDArray, npt.NDArray]:
-    """Mean squares of the fine and the coarse part of grey, (H, W) float32 at the mask's scale."""
+    """Return the mean squares of the fine and the coarse detail of grey values, (H, W) float32 at the mask's scale."""
     grey = image[..., 0].astype(np.float32)
     grey += image[..., 1]
     grey += image[..., 2]
     grey /= 3
-    # In place, since this is the largest image that is held: a Gaussian of a Gaussian adds their variances.
+    # In place, because this is the largest image in memory. The variances of successive Gaussians add up.
     smooth = scipy.ndimage.gaussian_filter(grey, _FINE_UM / FOCUS_MPP)
     grey -= smooth
     fine = reduced(np.square(grey, out=grey), shape)
@@ -134,7 +134,7 @@ def _bands(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[npt.ND
 
 
 def reduced(image: npt.NDArray, shape: tuple[int, int]) -> npt.NDArray:
-    """An image averaged by area to (H, W), pixels and channels of its own type."""
+    """Return an image averaged by area to (H, W), with its own type and channels."""
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BOX))
 
 

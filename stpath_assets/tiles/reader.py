@@ -1,8 +1,8 @@
-"""The pixels of tiles: uint8 in table order, each tile at its exact physical size.
+"""Reads the pixels of tiles: uint8 in table order, each tile at its exact physical size.
 
-Neighbouring tiles of a row are read as one band, bands by several threads, a few ahead of what is asked for, and each tile
-is written once, into its batch. The slide keeps the compressed blocks that bands share, so that each is decoded about
-once. A tile that cannot be read is an error: it is never white.
+Neighbouring tiles of a row are read as one band. Several threads read bands a few ahead of the consumer, and write each tile
+once, into its batch. The slide caches the blocks that bands share, so that each block is decoded about once. A tile that
+cannot be read is an error, never a white tile.
 """
 
 import math
@@ -20,10 +20,10 @@ from stpath_assets.threads import ahead
 from stpath_assets.tiles.grid import Grid
 
 CODE_VERSION = "5"
-"""Of the pixels: raised when the same scan and grid give others, since features are made from them."""
+"""Version of the pixels: raised when the same scan and grid give other pixels, because features are made from them."""
 
 MAX_BAND_PX = 2048
-"""Widest band, pixels of the level that is read: what one thread holds beside the slide's blocks."""
+"""Width limit of a band in pixels of the level that is read. It bounds the memory of a thread, besides the slide's blocks."""
 
 Tile = npt.NDArray[np.uint8]
 OnUnreadable = Literal["fail", "drop"]
@@ -34,10 +34,10 @@ _TILES_AT_ONCE = 16
 def read_batches(
     slide: Slide, grid: Grid, tile_px: int, size: int, *, workers: int | None = None
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields the tiles of `grid` in order, `size` at a time and last what is left: (size, tile_px, tile_px, 3) uint8 RGB.
+    """Yield the tiles of `grid` in order in batches of `size`, (size, tile_px, tile_px, 3) uint8 RGB; the last may be smaller.
 
-    `workers` threads decode and resample (default: one a core, at most four). Memory: two bands of tiles per worker, plus
-    their batches. Raises `SlideError` where pixels cannot be decoded, after the batches before.
+    `workers` threads decode and resample (default: one per core, at most four). Memory: two bands of tiles per worker, plus
+    their batches. Raises `SlideError` if pixels cannot be decoded, after yielding the batches before them.
     """
     source, n = _Source.of(slide, grid, tile_px), len(grid)
     batches: dict[int, npt.NDArray[np.uint8]] = {}
@@ -55,13 +55,13 @@ def read_batches(
 
 
 def read_tiles(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> Iterator[Tile]:
-    """Yields the tiles of `grid` one by one, each (tile_px, tile_px, 3) uint8 RGB, as `read_batches` does."""
+    """Yield the tiles of `grid` one by one, each (tile_px, tile_px, 3) uint8 RGB, as `read_batches` does."""
     for batch in read_batches(slide, grid, tile_px, _TILES_AT_ONCE, workers=workers):
         yield from batch
 
 
 def readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> npt.NDArray[np.bool_]:
-    """Which tiles of `grid` can be read at the scale of `tile_px`: (N,) bool. Decodes, and does not resample."""
+    """Return which tiles of `grid` can be read at the scale of `tile_px`: (N,) bool. Decodes without resampling."""
     source = _Source.of(slide, grid, tile_px)
     parts = list(ahead(source.readable_of, source.bands(), workers))
     return np.concatenate(parts) if parts else np.zeros(0, bool)
@@ -69,7 +69,7 @@ def readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = No
 
 @dataclass(frozen=True)
 class _Source:
-    """Tiles on the level they are read from: corners (N,) and sides in its pixels, not rounded."""
+    """Tiles on the level from which they are read: corners (N,) and sides in its pixels, not rounded."""
 
     slide: Slide
     level: int
@@ -87,7 +87,7 @@ class _Source:
         return cls(slide, level, grid.x_px * fx, grid.y_px * fy, grid.side_px * fx, grid.side_y_px * fy, tile_px)
 
     def bands(self) -> Iterator[range]:
-        """Runs of neighbours in table order that share a row, no wider than `MAX_BAND_PX`, without wide gaps."""
+        """Yield runs of neighbours in table order that share a row, up to `MAX_BAND_PX` wide, without wide gaps."""
         first = 0
         for i in range(1, len(self.x) + 1):
             if i < len(self.x):
@@ -98,7 +98,7 @@ class _Source:
             first = i
 
     def fill(self, work: tuple[range, Sequence[Tile]]) -> range:
-        """Reads a band of tiles into their places, and returns it."""
+        """Read a band of tiles into their places, and return the band."""
         band, places = work
         try:
             pixels, left, top = self._read(band)
@@ -113,7 +113,7 @@ class _Source:
         return band
 
     def readable_of(self, band: range) -> npt.NDArray[np.bool_]:
-        """Whether each tile of a band can be read."""
+        """Return whether each tile of a band can be read."""
         try:
             self._read(band)
         except SlideError:
@@ -123,7 +123,7 @@ class _Source:
         return np.ones(len(band), bool)
 
     def _read(self, band: range) -> tuple[Tile, int, int]:
-        """The pixels under a band and the position of their top-left corner on the level."""
+        """Return the pixels under a band and the position of their top-left corner on the level."""
         level_width, level_height = self.slide.level_dimensions[self.level]
         top, bottom = _pixels(self.y[band[0]], self.height, level_height)
         left, right = _pixels(self.x[band[0]], self.x[band[-1]] - self.x[band[0]] + self.width, level_width)
@@ -131,5 +131,5 @@ class _Source:
 
 
 def _pixels(start: float, length: float, limit: int) -> tuple[int, int]:
-    """Whole pixels that cover [start, start + length), with two more for the bicubic kernel, inside the level."""
+    """Return the whole pixels that cover [start, start + length), plus two for the bicubic kernel, within the level."""
     return max(math.floor(start) - 2, 0), min(math.ceil(start + length) + 2, limit)

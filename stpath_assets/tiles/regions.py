@@ -1,6 +1,6 @@
-"""Regions that a person drew: they replace, restrict or cut the tissue mask.
+"""Regions drawn by a person, which replace, restrict or cut the tissue mask.
 
-Read from GeoJSON as QuPath writes it: polygons in level-0 pixels, classed by name. Nothing here looks at pixels.
+They are read from GeoJSON as QuPath writes it: polygons in level-0 pixels with a class name. No pixels are read here.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from skimage import draw
 from stpath_assets.errors import TissueError
 
 REPLACE, CUT = "tissue", "ignore"
-"""Classes that replace the mask and that are cut out of it, in any case and with or without QuPath's `*`; all others
-restrict it.
+"""Classes that replace the mask and that are cut out of it, in upper or lower case, with or without QuPath's `*`. All other
+classes restrict it.
 """
 
 Ring = npt.NDArray[np.float64]
@@ -46,11 +46,10 @@ class Regions:
     def apply(
         self, mask: npt.NDArray[np.bool_], width_px: int, height_px: int, slide: str = ""
     ) -> npt.NDArray[np.bool_]:
-        """The mask (H, W) of a scan of that size, with the regions applied.
+        """Return the mask (H, W) of a scan of this size with the regions applied.
 
-        Where a region is classed `Tissue`, those regions are the mask. Of it remains what lies in any of the other
-        regions, if there are any, and outside all that are classed `Ignore`. Raises `TissueError` where no region
-        touches the scan.
+        If there are `Tissue` regions, they replace the mask. If there are regions of other classes, the mask is restricted to
+        them. `Ignore` regions are cut out. Raises `TissueError` if no region touches the scan.
         """
         scale = (mask.shape[1] / width_px, mask.shape[0] / height_px)
         drawn = [(r.name, _raster(r, mask.shape, scale)) for r in self.polygons]
@@ -69,9 +68,9 @@ class Regions:
 
 
 def read_regions(path: str | Path) -> Regions:
-    """Reads a GeoJSON file: a FeatureCollection, a Feature, a geometry, or a list of Features.
+    """Read a GeoJSON file: a FeatureCollection, a Feature, a geometry, or a list of Features.
 
-    Raises `TissueError`, one line naming the file and what is wrong with it.
+    Raises `TissueError`, one line with the file and what is wrong with it.
     """
     path = Path(path)
     try:
@@ -104,7 +103,7 @@ def _polygons(data: Any, name: str) -> Iterator[Region]:
 
 
 def _class(feature: dict[str, Any]) -> str:
-    """The class that QuPath gave it, as `{"name": …}` or, in older versions, a plain name; none is an empty one."""
+    """Return the feature's QuPath class, written as `{"name": …}` or, in older versions, a plain name; empty if it has none."""
     properties = feature.get("properties") or {}
     class_ = properties.get("classification") or ""
     text = class_.get("name", "") if isinstance(class_, dict) else class_
@@ -122,7 +121,7 @@ def _ring(points: Any, where: str) -> Ring:
 
 
 def _raster(region: Region, shape: tuple[int, ...], scale: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """The pixels whose centre lies in the outline and in none of its holes."""
+    """Return the pixels whose centre lies inside the outline and outside its holes."""
     out = np.zeros(shape, bool)
     for i, ring in enumerate(region.rings):
         rows, columns = draw.polygon(ring[:, 1] * scale[1] - 0.5, ring[:, 0] * scale[0] - 0.5, shape)

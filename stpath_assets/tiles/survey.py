@@ -1,6 +1,7 @@
-"""One look at a scan that all of its tiles come from: mask, measures, filter, and what became of every tile.
+"""Surveys a scan: finds the tissue, places tiles, measures them, and decides which are dropped and why.
 
-Reads the scan once, at the scale of focus, and holds what it found, so that the table, the summary and the picture agree.
+Reads the scan once, at the scale at which focus is measured. The table, the summary and the picture all come from one survey,
+so they agree.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,16 +42,13 @@ CODE = f"{CODE_VERSION}.{TISSUE_CODE_VERSION}.{QUALITY_CODE_VERSION}"
 
 
 COARSER = 0.02
-"""How much coarser than its tiles a scan may be before the user is told, relative: 0.50 and 0.51 are the same
-objective.
-"""
+"""Relative difference above which a scan counts as coarser than its tiles: 0.50 and 0.51 µm are the same objective."""
 
 
 @dataclass(frozen=True)
 class TileParameters:
-    """What a grid depends on beside the scan: tiles of `tile_px` pixels at `mpp` µm per pixel, laid as `layout` says over the
-    tissue that `tissue` finds. Tiles whose pixels cannot be decoded fail the slide; with `on_unreadable="drop"` they are dropped
-    and recorded.
+    """The parameters of a grid: tiles of `tile_px` pixels at `mpp` µm per pixel, placed by `layout` on the tissue that `tissue`
+    finds. A tile whose pixels cannot be decoded fails the slide; with `on_unreadable="drop"` it is dropped and recorded.
     """
 
     tile_px: int = TILE_PX
@@ -65,22 +63,22 @@ class TileParameters:
 
     @classmethod
     def of(cls, settings: Settings) -> "TileParameters":
-        """Those of the regular grid that the settings ask for."""
+        """Return the parameters of the regular grid in the settings."""
         grid = RegularGrid(settings.stride, settings.min_tissue, QualityParameters(drop=settings.quality_filter))
         return cls(layout=grid, on_unreadable=settings.unreadable)
 
     def about(self, spots: HasSpots) -> "TileParameters":
-        """The same, of tiles centred on spots."""
+        """Return a copy with tiles centred on spots."""
         return replace(self, layout=SpotGrid.of(spots))
 
     def of_given(self, given: GivenTiles) -> "TileParameters":
-        """The same, of tiles that came with their features: none of them is dropped."""
+        """Return a copy with tiles that came with their features. None of them is dropped."""
         return replace(self, tile_px=given.tile_px, mpp=given.mpp, layout=given, on_unreadable="fail")
 
     def extend(
         self, slide: Fingerprint, regions_sha256: str | None = None, laid: Mapping[str, Any] | None = None
     ) -> Fingerprint:
-        """The fingerprint of the grid of a slide with its regions, if any; `laid` takes the place of the layout's facts."""
+        """Return the fingerprint of a slide's grid. `laid` replaces the facts of the layout."""
         facts = dict(self.layout.facts() if laid is None else laid)
         if self.on_unreadable == "drop":
             facts["tile_unreadable"] = "drop"
@@ -92,12 +90,12 @@ class TileParameters:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen of a scan.
+    """The result of surveying a scan.
 
-    `candidates` are the tiles with enough tissue, or about spots and of given ones all; `columns` holds what
-    `quality.measure` found of each, `reason` (N,) why it is dropped, empty where it is kept, `spot_ids` theirs, if any. `image`
-    (H, W, 3) uint8 shows the scan at the scale of `layers`. `places` counts the tiles that were looked at, `outside` the spots
-    without room.
+    `candidates` are the N tiles with enough tissue; on spots, and for given tiles, all tiles. `columns` holds the measures of
+    `quality.measure`, `reason` (N,) why each tile is dropped (empty if it is kept), and `spot_ids` the tiles' spots, if any.
+    `image` (H, W, 3) uint8 is the scan at the scale of `layers`. `places` counts all tiles considered, `outside` the spots too
+    close to the edge for a tile.
     """
 
     slide_id: str
@@ -124,7 +122,7 @@ class Survey:
             "center_y_px": grid.y_px + grid.side_y_px / 2,
             **{name: values[keep] for name, values in self.columns.items()},
         }
-        # As lists: of arrays, pyarrow asks pandas whether they are its own, and to load it takes longer than all of this.
+        # As lists: for arrays, pyarrow imports pandas, which takes longer than everything here.
         return pa.table(
             {
                 "slide_id": [self.slide_id] * n,
@@ -140,8 +138,8 @@ class Survey:
         )
 
     def summary(self) -> dict[str, Any]:
-        """JSON values: `candidates` and `outside` counts, `dropped` tile_ids by reason, and the shares of the scan's area
-        that are tissue and under pen.
+        """Return JSON values: counts of `candidates` and `outside`, the `dropped` tile_ids by reason, and the shares of the scan
+        that are tissue and pen.
         """
         ids = np.array(self.candidates.tile_ids(), str)
         return {
@@ -153,7 +151,7 @@ class Survey:
         }
 
     def require_tiles(self) -> None:
-        """Raises `TissueError` where no tile is kept, saying why."""
+        """Raise `TissueError`, with the reason, if no tile is kept."""
         if self.table.num_rows:
             return
         summary = self.summary()
@@ -174,7 +172,7 @@ class Survey:
         )
 
     def overlay(self) -> npt.NDArray[np.uint8]:
-        """The picture of the tiles: the mask's outline, kept and dropped tiles by reason."""
+        """Draw the mask's outline, the kept tiles, and the dropped tiles by reason."""
         from stpath_assets.tiles.overlay import draw_tiles
 
         groups = {
@@ -186,7 +184,7 @@ class Survey:
 
 
 def survey_slide(slide: Slide, slide_id: str, parameters: TileParameters, regions: Regions | None = None) -> Survey:
-    """Looks at a scan and lays the tiles. Raises `TissueError` where the scan is smaller than a tile of a regular grid."""
+    """Survey a scan. Raises `TissueError` if the scan is smaller than one tile of a regular grid."""
     side_px, side_y_px = (side_in_level0(parameters.tile_px, parameters.mpp, mpp) for mpp in slide.mpp_xy)
     size, layout = (slide.width_px, slide.height_px), parameters.layout
     laid = layout.lay(size, (side_px, side_y_px))
@@ -201,7 +199,7 @@ def survey_slide(slide: Slide, slide_id: str, parameters: TileParameters, region
     if regions is not None:
         layers = replace(layers, tissue=regions.apply(layers.tissue, *size, slide_id))
     columns = measure(quality_maps(image, small, layers), laid.grid, *size)
-    # Of a tile that the mask has not seen whole, nobody knows how much tissue it has.
+    # The tissue of a tile is unknown if part of it could not be read.
     places = len(laid.grid)
     hidden = box_means(unseen, *boxes_on(unseen.shape, laid.grid, *size)) > 0 if dropping else np.zeros(places, bool)
     keep = layout.has_tissue(columns) | hidden
@@ -216,8 +214,9 @@ def survey_slide(slide: Slide, slide_id: str, parameters: TileParameters, region
 def _images(
     slide: Slide, mask_mpp: float, partly: bool
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The scan at the scale of focus and at the mask's, by area, from one pass over it, and the share of each pixel of the
-    latter that could not be read; where that is no error (`partly`).
+    """Return the scan at the scale of focus and at the mask's, from one pass, averaged by area.
+
+    With `partly`, unreadable blocks are no error; the third array is the share of each mask pixel that could not be read.
     """
     finest = min(FOCUS_MPP, mask_mpp)
     whole, unseen = slide.read_scaled_partly(finest) if partly else (slide.read_scaled(finest), None)
@@ -233,7 +232,7 @@ def _images(
 
 
 def notes_of(slide_id: str, slide_mpp: float, tile_mpp: float, summary: dict[str, Any]) -> Iterator[str]:
-    """What the user is told of a slide's tiles, a line each; `slide_mpp` is the coarser of x and y."""
+    """Yield the notes on a slide's tiles, one line each. `slide_mpp` is the coarser of x and y."""
     if slide_mpp / tile_mpp > 1 + COARSER:
         yield (
             f"{slide_id}: the scan has {slide_mpp:g} µm per pixel, coarser than the tiles' {tile_mpp:g}: "
@@ -243,4 +242,4 @@ def notes_of(slide_id: str, slide_mpp: float, tile_mpp: float, summary: dict[str
     if dropped:
         yield f"{slide_id}: {sum(dropped.values())} of {summary['candidates']} tiles of tissue dropped: {sentence(dropped)}"
     if summary["outside"]:
-        yield f"{slide_id}: {summary['outside']} spots are too near the scan's edge for a tile"
+        yield f"{slide_id}: {summary['outside']} spots are too close to the scan's edge for a tile"

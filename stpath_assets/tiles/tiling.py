@@ -1,7 +1,7 @@
-"""From a slide to its table of tiles, and from the table to pixels.
+"""Makes a slide's table of tiles, and reads the tiles' pixels.
 
-Geometry is in `grid` and `layouts`, the mask in `tissue` and `regions`, measures and the filter in `quality`, pixels in `reader`;
-`survey` puts them together, and `storing` keeps what it found.
+Geometry is in `grid` and `layouts`, the mask in `tissue` and `regions`, measures and the filter in `quality`, pixels in
+`reader`. `survey` combines them, and `storing` stores the result.
 """
 
 import warnings
@@ -25,7 +25,7 @@ from stpath_assets.tiles.tissue import TissueParameters
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of one slide: `table` has the columns of `tile_grids`, in table order, at least one row."""
+    """The tiles of one slide: `table` has the columns of `tile_grids` and at least one row."""
 
     slide: Slide
     table: pa.Table
@@ -50,30 +50,30 @@ class Tiles:
 
     @property
     def tile_ids(self) -> list[str]:
-        """Their tile_ids."""
+        """The tile_ids, in table order."""
         return self.table["tile_id"].to_pylist()
 
     @property
     def centers_px(self) -> npt.NDArray[np.float64]:
-        """Their centres, (N, 2) float64 level-0 pixels."""
+        """The tiles' centres, (N, 2) float64 level-0 pixels."""
         return centers_of(self.table)
 
     @property
     def grid(self) -> Grid:
-        """Their geometry."""
+        """The tiles' geometry."""
         return grid_of(self.table)
 
     def pixels(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yields each tile, (tile_px, tile_px, 3) uint8 RGB, in table order."""
+        """Yield each tile, (tile_px, tile_px, 3) uint8 RGB, in table order."""
         return read_tiles(self.slide, self.grid, self.tile_px)
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yields the tiles in table order, `size` at a time and last what is left: (size, tile_px, tile_px, 3) uint8 RGB."""
+        """Yield the tiles in table order in batches of `size`, (size, tile_px, tile_px, 3) uint8 RGB; the last may be smaller."""
         return read_batches(self.slide, self.grid, self.tile_px, size)
 
 
 def centers_of(table: pa.Table) -> npt.NDArray[np.float64]:
-    """Centres of the tiles of a `tile_grids` table, (N, 2) float64 level-0 pixels."""
+    """Return the centres of the tiles of a `tile_grids` table, (N, 2) float64 level-0 pixels."""
     return np.stack([table["center_x_px"].to_numpy(), table["center_y_px"].to_numpy()], axis=1)
 
 
@@ -90,16 +90,16 @@ def tile(
     spots: HasSpots | npt.NDArray | None = None,
     on_unreadable: OnUnreadable = "fail",
 ) -> Tiles:
-    """Finds the tissue of a slide and lays tiles over it.
+    """Find the tissue of a slide and place tiles on it.
 
-    `stride` is the distance from one tile to the next in tile sides. `quality` says which tiles are dropped as bad
-    (False: none; they are measured all the same). `regions`, a GeoJSON file, replaces or restricts the tissue mask. With
-    `spots`, measured ones or an (N, 2) array of centres in level-0 pixels, tiles are centred on them instead, and every
-    spot whose tile lies inside the scan has one, whatever its tissue and quality. With `on_unreadable="drop"`, tiles whose
-    pixels cannot be decoded are left out, with a warning that counts them.
+    `stride` is the distance between tiles, in tile sides. `quality` says which tiles are dropped (False: none; they are still
+    measured). `regions`, a GeoJSON file, replaces or restricts the tissue mask. With `spots`, measured ones or an (N, 2) array of
+    centres in level-0 pixels, tiles are centred on the spots instead. Every spot whose tile lies inside the scan then has a tile,
+    whatever its tissue and quality. With `on_unreadable="drop"`, tiles whose pixels cannot be decoded are left out, with a
+    warning that counts them.
 
-    The same scan gives the same table, byte for byte. Warns where the scan is coarser than the tiles, which
-    are then enlarged, and of dropped tiles. Raises `TissueError` where no tile is left.
+    The same scan gives the same table, byte for byte. Warns of dropped tiles, and if the scan is coarser than the tiles, which
+    are then enlarged. Raises `TissueError` if no tile is left.
     """
     chosen = quality if isinstance(quality, QualityParameters) else QualityParameters(drop=quality)
     layout = RegularGrid(stride, min_tissue, chosen) if spots is None else SpotGrid.of(spots)
@@ -115,14 +115,14 @@ def tile(
 
 
 def sides_of(table: pa.Table) -> tuple[float, float]:
-    """Sides along x and y of the tiles of a `tile_grids` table, level-0 pixels."""
+    """Return the sides along x and y of the tiles of a `tile_grids` table, level-0 pixels."""
     side_px = float(table["side_px"][0].as_py())
-    # Absent in what earlier versions stored.
+    # Earlier versions did not store it.
     side_y_px = table["side_y_px"][0].as_py() if "side_y_px" in table.column_names else None
     return side_px, side_px if side_y_px is None else side_y_px
 
 
 def grid_of(table: pa.Table) -> Grid:
-    """The geometry of the tiles of a `tile_grids` table."""
+    """Return the geometry of the tiles of a `tile_grids` table."""
     ids, x, y = table["tile_id"].to_pylist(), table["x_px"].to_numpy(), table["y_px"].to_numpy()
     return Grid.of_tile_ids(ids, x, y, *sides_of(table))
