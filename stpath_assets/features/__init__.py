@@ -1,6 +1,6 @@
-"""Features: what an encoder sees in each tile, 1536 numbers a tile.
+"""Features: 1536 numbers per tile, computed by an encoder.
 
-Third stage of the way of the data: reads tiles, knows nothing of genes. Importing it imports no torch.
+The third stage of the data flow. It reads tiles and knows nothing about genes. Importing it does not import torch.
 """
 
 from stpath_assets.features.embedding import Features, embed, embedder_of, read_features, store_features

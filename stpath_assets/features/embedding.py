@@ -1,6 +1,6 @@
-"""From tiles to their table of features, by an encoder chosen by name.
+"""Embeds a slide's tiles, and stores them in `gigapath_features`.
 
-What `gigapath_features` stores. Which encoders there are is said in `encoders`; where they compute, in `local` and `serving`.
+The encoders are in `encoders`. Where they compute is in `local` and `serving`.
 """
 
 import time
@@ -24,16 +24,15 @@ from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GR
 from stpath_assets.tiles import Tiles, centers_of, require_current_grid
 
 PIECE = 128
-"""Tiles a finished piece: what a killed run may lose is seconds on a GPU, minutes without."""
+"""Tiles per finished piece. A killed run loses at most one piece: seconds of work on a GPU, minutes without."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of the tiles of one slide, in table order.
 
-    `matrix` (N, 1536) float32, of other encoders than GigaPath (N, their width); `centers_px` (N, 2) float64
-    level-0 pixels; `slide_mpp` and `tile_mpp` µm per pixel; `facts` what they were made from beside the pixels
-    (`EncoderChoice.facts`).
+    `matrix` (N, 1536) float32; other encoders than GigaPath have their own width. `centers_px` (N, 2) float64 level-0 pixels.
+    `slide_mpp` and `tile_mpp` in µm per pixel. `facts` is what they depend on besides the pixels (`EncoderChoice.facts`).
     """
 
     slide_id: str
@@ -49,7 +48,7 @@ class Features:
         return len(self.tile_ids)
 
     def to_table(self) -> pa.Table:
-        """The rows of `gigapath_features`."""
+        """Return the rows of `gigapath_features`."""
         n = len(self)
         require_width(self.slide_id, self.encoder, self.matrix.shape[1])
         feature = pa.FixedSizeListArray.from_arrays(pa.array(self.matrix.reshape(-1), pa.float32()), DIM)
@@ -98,7 +97,7 @@ def embed(
 
 
 def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Parts | None) -> Features:
-    """The features of all tiles from a stream of blocks."""
+    """Collect the features of all tiles from a stream of blocks."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     size = batch_size or embedder.batch_size
@@ -133,9 +132,9 @@ def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Par
 
 
 def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None) -> Made:
-    """Brings a registered slide's `gigapath_features` up to date with its stored tiles.
+    """Bring a registered slide's `gigapath_features` up to date with its stored tiles.
 
-    Timing and memory go to `gigapath_throughput`. Features of a file that came with the slide are taken as they are.
+    Timing and memory go to `gigapath_throughput`. A feature file that was added with the slide is stored as it is.
     """
     if row.features_uri is not None:
         return _import(store, row, row.features_uri)
@@ -145,7 +144,7 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
         return Made(fingerprint, False)
     size = batch_size or embedder.batch_size
-    # Whole batches a piece: a resumed run then computes the same batches, and so the same bits.
+    # Whole batches per piece, so that a resumed run computes the same batches and the same bits.
     parts = Parts(store, row.slide_id, fingerprint.digest, size, -(-PIECE // size) * size)
     with row.open() as slide:
         features = _gather(Tiles(slide, store.read(TILE_GRIDS.name, row.slide_id)), embedder, size, parts)
@@ -158,7 +157,7 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
 
 
 def _import(store: Store, row: Registered, path: str) -> Made:
-    """The features of a file made elsewhere, for the tiles that came from the same file."""
+    """Store the features of a file made elsewhere, for the tiles of the same file."""
     from stpath_assets.features import trident  # imported late: reads HDF5, not needed for embedding
 
     imported = trident.read(path, row)
@@ -169,7 +168,7 @@ def _import(store: Store, row: Registered, path: str) -> Made:
         return Made(fingerprint, False)
     tiles = store.read(TILE_GRIDS.name, row.slide_id)
     ids = tiles["tile_id"].to_pylist()
-    # By places as well: tiles of files that are not ours are numbered, and so have the same ids anywhere.
+    # Compare places too: tiles of other tools' files are numbered, so different files have the same ids.
     if laid.facts.get("tile_coords_sha256") != imported.tiles.sha256 or ids != list(imported.tiles.tile_ids):
         raise FeatureError(
             f"{row.slide_id}: {path} was changed since its tiles were taken; run: stpath-assets run {row.slide_id}"

@@ -1,7 +1,7 @@
-"""Features computed in this process: pixels are read ahead while the encoder computes.
+"""Computes features in this process: pixels are read ahead while the encoder computes.
 
-`Embedder` is what computes features of a slide's tiles, here or on a cluster (`serving`), in the same batches and so with the
-same bits.
+`Embedder` is the interface for computing a slide's features, here or on a cluster (`serving`). Both use the same batches, and
+so give the same bits.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ Block = npt.NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Computes features. `name` is the encoder's; `meter` says what the last stream cost."""
+    """Computes features. `name` is the encoder's name; `meter` measures the last stream."""
 
     meter: Meter
 
@@ -30,19 +30,20 @@ class Embedder(Protocol):
     def batch_size(self) -> int: ...  # noqa: D102
 
     def facts(self) -> dict[str, str]:
-        """What features depend on beside the pixels (`EncoderChoice.facts`)."""
+        """Return what features depend on besides the pixels (`EncoderChoice.facts`)."""
         ...
 
     def stream(self, tiles: Tiles, first: int, batch_size: int) -> Iterator[Block]:
-        """Features of the tiles from index `first` on, (B, dim) float32 a batch, in table order. Closing the iterator ends
-        the work.
+        """Yield the features of the tiles from index `first` on, (B, dim) float32 per batch, in table order.
+
+        Closing the iterator stops the work.
         """
         ...
 
 
 @dataclass
 class LocalEmbedder:
-    """An encoder in this process, loaded when the first feature is asked for."""
+    """An encoder in this process, loaded when the first feature is needed."""
 
     choice: EncoderChoice
     meter: Meter = field(default_factory=Meter)
@@ -54,22 +55,22 @@ class LocalEmbedder:
 
     @property
     def batch_size(self) -> int:
-        """How many tiles at once suit the device; loads the encoder."""
+        """The batch size that suits the device. Loads the encoder."""
         return self.choice.load().batch_size
 
     def facts(self) -> dict[str, str]:
-        """What features depend on beside the pixels."""
+        """Return what features depend on besides the pixels."""
         return self.choice.facts()
 
     def stream(self, tiles: Tiles, first: int, batch_size: int) -> Iterator[Block]:
-        """Features of the tiles from index `first` on, a block a batch, in table order."""
+        """Yield the features of the tiles from index `first` on, one block per batch, in table order."""
         encoder = self.choice.load()
         self.meter = Meter("local", batch_size, devices=[encoder.device])
         yield from encoded(encoder, tiles, first, batch_size, self.meter)
 
 
 def encoded(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: Meter) -> Iterator[Block]:
-    """Reads tiles ahead and encodes them, a block a batch."""
+    """Read tiles ahead and encode them, one block per batch."""
     rest = replace(tiles, table=tiles.table.slice(first))
     batches = prefetch(rest.batches(batch_size) if len(rest) else iter(()))
     while True:

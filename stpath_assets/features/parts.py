@@ -1,7 +1,7 @@
-"""Finished pieces of a slide's features that is not yet whole, so that a killed run goes on where it stood.
+"""Finished pieces of a slide's incomplete features, from which a killed run resumes.
 
-A piece is one complete file of consecutive tiles, kept under the digest of what the features are made from: pieces of another
-scan, grid or encoder are never taken up. What is whole belongs in `storage`.
+A piece is one complete file of consecutive tiles. It is stored under the digest of what the features are made from, so pieces of
+another scan, grid or encoder are never used. Complete features belong in `storage`.
 """
 
 import io
@@ -27,9 +27,9 @@ class Parts:
         self.size = size
 
     def read(self) -> npt.NDArray[np.float32] | None:
-        """The features of the leading tiles that are done, (M, 1536) float32, or None.
+        """Return the features of the leading tiles that are done, (M, 1536) float32, or None.
 
-        A damaged piece, and all after it, count as not done.
+        A damaged piece and all pieces after it count as not done.
         """
         pieces: list[npt.NDArray[np.float32]] = []
         while (path := self._path(len(pieces))).exists():
@@ -40,13 +40,13 @@ class Parts:
         return np.concatenate(pieces) if pieces else None
 
     def write(self, first: int, piece: npt.NDArray[np.float32]) -> None:
-        """Keeps the features of the tiles from `first` on, a multiple of `size`."""
+        """Save the features of the tiles from `first` on, a multiple of `size`."""
         with atomic_file(self._path(first // self.size)) as draft:
             with draft.open("wb") as f:
                 np.save(f, piece, allow_pickle=False)
 
     def clear(self) -> None:
-        """Removes the slide's pieces, those of earlier fingerprints included."""
+        """Remove all pieces of the slide, including those of earlier fingerprints."""
         shutil.rmtree(self._of_slide, ignore_errors=True)
 
     def _path(self, number: int) -> Path:

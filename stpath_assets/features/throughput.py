@@ -1,6 +1,6 @@
-"""What computing a slide's features cost: tiles a second, what was waited for, memory and device.
+"""Measures the computation of a slide's features: tiles per second, waiting time, memory and device.
 
-Measured beside the features and stored in a table of its own, so that equal features stay equal bytes whatever they took.
+The figures have a table of their own, so that equal features stay equal bytes.
 """
 
 import resource
@@ -18,9 +18,11 @@ from stpath_assets.tables import GIGAPATH_THROUGHPUT
 
 @dataclass
 class Meter:
-    """Filled by who computes features. `waiting_s`: seconds in which nothing was computed for want of pixels;
-    `computing_s`: in the encoder, or until a server's answer came. `devices`: what computed; `gpu_memory_bytes` the most that
-    was allocated on one, None without a GPU. `via` says `local` or `ray`.
+    """Filled by whoever computes features.
+
+    `waiting_s`: seconds in which nothing was computed because pixels were missing. `computing_s`: seconds in the encoder, or
+    until a server answered. `devices`: what computed. `gpu_memory_bytes`: peak allocation on one GPU, None without a GPU.
+    `via`: `local` or `ray`.
     """
 
     via: str = "local"
@@ -35,7 +37,7 @@ class Meter:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time of the block as waiting for pixels."""
+        """Count the time of the block as waiting for pixels."""
         began = time.perf_counter()
         try:
             yield
@@ -44,7 +46,7 @@ class Meter:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Counts the time of the block as computing."""
+        """Count the time of the block as computing."""
         began = time.perf_counter()
         try:
             yield
@@ -52,7 +54,7 @@ class Meter:
             self.computing_s += time.perf_counter() - began
 
     def to_table(self, slide_id: str, encoder: str, precision: str) -> pa.Table:
-        """The row of `gigapath_throughput`."""
+        """Return the row of `gigapath_throughput`."""
         row = {
             "slide_id": slide_id,
             "encoder": encoder,
@@ -74,6 +76,6 @@ class Meter:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process has had resident, bytes."""
+    """Return the peak resident memory of this process, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -94,14 +94,14 @@ def test_features_of_another_width_are_not_stored(
     store: Store, row: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DemoEncoder, "encode", lambda self, batch: np.zeros((len(batch), 768), np.float32))
-    with pytest.raises(FeatureError, match=r"^drawn: features of demo are 768 wide, not 1536"):
+    with pytest.raises(FeatureError, match=r"^drawn: features of demo have width 768, not 1536"):
         store_features(store, row, DEMO)
     assert store.slide_ids(FEATURES) == []
 
 
 @pytest.mark.parametrize("name", ["uni", "", "Demo"])
 def test_an_unknown_encoder_is_an_error(tiles: Tiles, name: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name!r} is no encoder; known: gigapath, demo, timm:MODEL$"):
+    with pytest.raises(SettingsError, match=f"^unknown encoder {name!r}; known: gigapath, demo, timm:MODEL$"):
         embed(tiles, name)
 
 

@@ -201,7 +201,7 @@ def test_stpath_refuses_features_of_other_encoders(tiny_weights: Path, drawn_sli
     model = ModelChoice.for_encoder("demo", load_settings())
     with pytest.raises(FeatureError, match=r"^drawn: features are the timm:.* encoder's, but stpath-demo takes demo's"):
         predict_expression(features, "Breast", "Visium", ["EPCAM"], model=model)
-    with pytest.raises(FeatureError, match="are 192 wide, not 1536"):
+    with pytest.raises(FeatureError, match="have width 192, not 1536"):
         features.to_table()
 
 

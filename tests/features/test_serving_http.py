@@ -238,7 +238,7 @@ def test_another_encoder_after_a_restart_is_refused(replica: object, tiles: Tile
     next(stream)
     other = replica._hello
     replica._hello = Hello({**other.facts, "encoder_precision": "float16"}, other.version, 16, 2, 2)
-    with pytest.raises(EncoderMismatchError, match="another encoder is served at http://h:1 than when this began"):
+    with pytest.raises(EncoderMismatchError, match="http://h:1 now serves another encoder than at the start"):
         list(stream)
     assert model.facts()["encoder_precision"] == "float16", "the next slide asks again"
 
@@ -460,7 +460,7 @@ def test_a_port_that_is_taken_is_refused() -> None:
 
 
 def test_an_address_of_a_ray_client_is_refused() -> None:
-    with pytest.raises(ServingError, match=r"--address ray://h:10001: is a Ray client's address"):
+    with pytest.raises(ServingError, match=r"--address ray://h:10001: is the address of a Ray client"):
         connect("ray://h:10001")
 
 

@@ -1,7 +1,7 @@
 """The encoders, one file each, and the choice between them.
 
-An encoder turns tiles into features on one device. What reads the tiles and gathers the features is in `local` and
-`embedding`; encoders on a cluster are in `serving`.
+An encoder turns tiles into features on one device. Reading tiles and collecting features is in `local` and `embedding`;
+encoders on a cluster are in `serving`.
 """
 
 from stpath_assets.features.encoders.base import Encoder

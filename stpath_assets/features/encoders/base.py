@@ -1,4 +1,4 @@
-"""What an encoder is, and the words that encoders share."""
+"""The interface of an encoder, and names that encoders share."""
 
 from typing import Protocol
 
@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 TIMM = "timm:"
-"""What the names of encoders of timm's begin with."""
+"""Prefix of the names of timm models."""
 
 
 class Encoder(Protocol):
-    """Turns tiles into features. `batch_size` is how many tiles at once suit its device, `device` that device's name."""
+    """Turns tiles into features. `batch_size` is the batch size that suits its device, `device` the device's name."""
 
     name: str
 
@@ -20,5 +20,5 @@ class Encoder(Protocol):
     def device(self) -> str: ...  # noqa: D102
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, H, W, 3) uint8 RGB to (B, dim) float32; the same batch gives the same bits."""
+        """Encode (B, H, W, 3) uint8 RGB as (B, dim) float32. The same batch gives the same bits."""
         ...

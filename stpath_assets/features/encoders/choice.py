@@ -1,4 +1,4 @@
-"""Which encoders there are, what identifies each, and how one is loaded."""
+"""Chooses and loads an encoder, and says what identifies it."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,10 +21,10 @@ ENCODERS = ("gigapath", "demo")
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """An encoder that is chosen but not loaded: enough to say what its features would be made from.
+    """An encoder that is chosen but not loaded. It can already say what its features depend on.
 
-    `name` is `gigapath`, `demo` or `timm:` and a model of timm's; `path` a local weights file, or None for the hub's;
-    `precision` that of matrix products, `auto` for what suits the device.
+    `name` is `gigapath`, `demo`, or `timm:` followed by a timm model name. `path` is a local weights file, or None for the hub's.
+    `precision` is that of matrix products; `auto` is what suits the device.
     """
 
     name: str
@@ -34,7 +34,7 @@ class EncoderChoice:
 
     def __post_init__(self) -> None:
         if self.name not in ENCODERS and not self.name.removeprefix(TIMM) != self.name:
-            raise SettingsError(f"{self.name!r} is no encoder; known: {', '.join(ENCODERS)}, {TIMM}MODEL")
+            raise SettingsError(f"unknown encoder {self.name!r}; known: {', '.join(ENCODERS)}, {TIMM}MODEL")
         if self.name == "demo" and self.precision not in ("auto", "float32"):
             raise SettingsError(
                 f"the demo descriptor has no {self.precision}; set encoder_precision to auto or float32"
@@ -42,13 +42,13 @@ class EncoderChoice:
 
     @classmethod
     def of(cls, name: str, settings: Settings, device: str | None = None) -> "EncoderChoice":
-        """An encoder with its weights where the settings say."""
+        """Return an encoder with the weights and precision of the settings."""
         path = settings.gigapath_weights if name == "gigapath" else None
         precision = "auto" if name == "demo" else settings.encoder_precision
         return cls(name, path, device or settings.device, precision)
 
     def load(self) -> Encoder:
-        """The encoder itself, kept for the life of the process: one load serves every slide of a batch."""
+        """Return the loaded encoder. It stays loaded for the life of the process, so a batch of slides loads it once."""
         if self.name == "demo":
             return demo.DemoEncoder()
         device = weights.choose_device(self.device)
@@ -58,9 +58,7 @@ class EncoderChoice:
         return _timm(self.name.removeprefix(TIMM), self.path and _version(self.path), device, precision)
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights file; of its tensors for a model of timm's; `none` for the demo descriptor, which has no
-        weights.
-        """
+        """Return the SHA-256 of the weights file, for a timm model that of its tensors, and `none` for the demo descriptor."""
         if self.name == "demo":
             return "none"
         if self.name == "gigapath":
@@ -68,13 +66,13 @@ class EncoderChoice:
         return str(self.load().weights_sha256)  # type: ignore[attr-defined]
 
     def used_precision(self) -> Precision:
-        """The precision that `auto` comes to on the device."""
+        """Return the precision on the device, with `auto` resolved."""
         if self.name == "demo":
             return "float32"
         return weights.choose_precision(self.precision, weights.choose_device(self.device))
 
     def facts(self) -> dict[str, str]:
-        """What features depend on beside the pixels, by the names that fingerprints use."""
+        """Return what features depend on besides the pixels, by the names of fingerprints."""
         return {
             "encoder": self.name,
             "encoder_weights_sha256": self.weights_sha256(),
@@ -83,12 +81,12 @@ class EncoderChoice:
         }
 
     def extend(self, tiles: Fingerprint) -> Fingerprint:
-        """The fingerprint of features of a grid of tiles."""
+        """Return the fingerprint of the features of a grid of tiles."""
         return extend(tiles, self.facts())
 
     @property
     def code_version(self) -> str:
-        """Of the code that computes features: raised when the same pixels and weights give others."""
+        """Version of the code that computes features: raised when the same pixels and weights give other features."""
         return f"{CODE_VERSION}.{demo.VERSION if self.name == 'demo' else '1'}"
 
     def _file(self) -> tuple[Path, tuple[int, int]]:
@@ -96,21 +94,21 @@ class EncoderChoice:
 
 
 def extend(tiles: Fingerprint, facts: dict[str, str]) -> Fingerprint:
-    """The fingerprint of features of a grid of tiles by an encoder of those facts, wherever it computes."""
+    """Return the fingerprint of the features of a grid of tiles by an encoder with these facts, wherever it computes."""
     return tiles.extend(GIGAPATH_FEATURES.name, PIXELS_CODE_VERSION, **facts)
 
 
 def require_width(slide_id: str, encoder: str, width: int) -> None:
-    """Raises `FeatureError` where features are not as wide as STPath's and the table's."""
+    """Raise `FeatureError` if features do not have the width of STPath and of the table."""
     if width != demo.DIM:
         raise FeatureError(
-            f"{slide_id}: features of {encoder} are {width} wide, not {demo.DIM}: "
-            "they are no GigaPath features and have no place in gigapath_features"
+            f"{slide_id}: features of {encoder} have width {width}, not {demo.DIM}: "
+            "they are not GigaPath features and cannot be stored in gigapath_features"
         )
 
 
 def _version(path: Path) -> tuple[Path, tuple[int, int]]:
-    """What a cache of a file goes by: another file under the same path is another one."""
+    """Return a file's cache key: another file at the same path has another key."""
     state = path.stat()
     return path, (state.st_mtime_ns, state.st_ino)
 

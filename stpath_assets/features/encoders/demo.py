@@ -1,7 +1,7 @@
-"""The demo encoder: a deterministic colour and texture descriptor, no download, no training.
+"""The demo encoder: a deterministic colour and texture descriptor, without download or training.
 
-It stands in for GigaPath where `encoder=demo` is asked for, with the same width, so that every later stage
-runs unchanged. It is no foundation model, and what is predicted from it is no biology.
+It replaces GigaPath with `encoder=demo`, with the same width, so that all later stages run unchanged. It is not a foundation
+model, and predictions from it have no biological meaning.
 """
 
 import numpy as np
@@ -19,10 +19,10 @@ _NEIGHBOURS = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 
 
 class DemoEncoder:
-    """1536 numbers a tile: the square roots of a colour histogram and of local binary patterns at four scales.
+    """1536 numbers per tile: the square roots of a colour histogram and of local binary patterns at four scales.
 
-    Square roots make Euclidean distance Hellinger's, so that rare colours count. Local binary patterns: Ojala
-    et al., IEEE TPAMI 24 (2002), here with a least contrast.
+    With square roots, Euclidean distance is Hellinger distance, so rare colours count. Local binary patterns: Ojala et al.,
+    IEEE TPAMI 24 (2002), here with a minimum contrast.
     """
 
     name = "demo"
@@ -30,14 +30,12 @@ class DemoEncoder:
     batch_size = 16
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Descriptors of (B, H, W, 3) uint8 RGB tiles: (B, 1536) float32. Each tile's depends on that tile
-        alone.
-        """
+        """Describe (B, H, W, 3) uint8 RGB tiles as (B, 1536) float32. Each descriptor depends only on its tile."""
         return np.stack([describe(tile) for tile in batch]) if len(batch) else np.empty((0, DIM), np.float32)
 
 
 def describe(tile: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The descriptor of one (H, W, 3) uint8 tile: (1536,) float32."""
+    """Return the descriptor of one (H, W, 3) uint8 tile, (1536,) float32."""
     level = (tile >> 5).astype(np.int64)
     colour = np.bincount(((level[..., 0] * _BINS + level[..., 1]) * _BINS + level[..., 2]).ravel(), minlength=_BINS**3)
     grey = tile.mean(axis=2, dtype=np.float32)
@@ -54,7 +52,7 @@ def _shrunk(grey: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.float32
 
 
 def _patterns(grey: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """For each inner pixel, a bit for each neighbour that is brighter by the least contrast."""
+    """Return, for each inner pixel, one bit per neighbour: set if it is brighter by the minimum contrast."""
     height, width = grey.shape[0] - 2, grey.shape[1] - 2
     codes = np.zeros((max(height, 0), max(width, 0)), np.uint8)
     centre = grey[1:-1, 1:-1] + _CONTRAST

@@ -1,7 +1,6 @@
-"""GigaPath's tile encoder (Xu et al., Nature 2024), by timm, as STPath was trained on it.
+"""GigaPath's tile encoder (Xu et al., Nature 2024), built with timm, as STPath was trained on it.
 
-Tiles of 224 px at 0.5 µm per pixel go straight in, with ImageNet's mean and standard deviation, no resize, no
-crop.
+Tiles of 224 px at 0.5 µm per pixel are normalized with ImageNet's mean and standard deviation. They are not resized or cropped.
 """
 
 from pathlib import Path
@@ -36,15 +35,15 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 def load(path: Path, device: str = "cpu", precision: Precision = "float32", **architecture: Any) -> TorchEncoder:
-    """Builds the architecture and loads a checkpoint strictly.
+    """Build the architecture and load a checkpoint strictly.
 
-    `architecture` overrides `ARCHITECTURE`, for tests on small models. Raises `WeightsError` naming what
-    does not fit.
+    `architecture` overrides `ARCHITECTURE`, for tests with small models. Raises `WeightsError` with the first tensor that does
+    not fit.
     """
     state = weights.read_state_dict(path)
     import timm
 
-    # On the meta device first: 4.5 GB of random numbers would be drawn only to be thrown away.
+    # On the meta device first, to avoid drawing 4.5 GB of random numbers.
     with torch.device("meta"):
         model = timm.create_model(pretrained=False, **{**ARCHITECTURE, **architecture})
     wrong, _ = checked_state(model, state)
@@ -58,9 +57,9 @@ def load(path: Path, device: str = "cpu", precision: Precision = "float32", **ar
 
 
 def normalized(batch: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
-    """(B, 224, 224, 3) uint8 RGB to the network's input, (B, 3, 224, 224) float32, on a device.
+    """Convert (B, 224, 224, 3) uint8 RGB to the network's input, (B, 3, 224, 224) float32, on a device.
 
-    Raises `FeatureError` for tiles of another size: they would need a resize that the model was not trained with.
+    Raises `FeatureError` for tiles of another size: the model was not trained with resized tiles.
     """
     if batch.shape[1:] != (TILE_PX, TILE_PX, 3):
         raise FeatureError(f"GigaPath takes tiles of {TILE_PX} px, not {batch.shape[1:]}; tile with tile_px={TILE_PX}")

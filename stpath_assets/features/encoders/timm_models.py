@@ -1,6 +1,6 @@
-"""Any model of timm's as a further encoder, `timm:NAME`, with the transform that it was trained with.
+"""Any timm model as an additional encoder, `timm:NAME`, with its own transform.
 
-STPath takes none of these: it was trained on GigaPath's features. They are for comparisons, and for other tools.
+STPath accepts none of their features, because it was trained on GigaPath's. They are for comparisons and for other tools.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from stpath_assets.weights import Precision
 
 
 def load(name: str, path: Path | None, device: str = "cpu", precision: Precision = "float32") -> TorchEncoder:
-    """The model `name` of timm's (`hf-hub:…` too) without its classifier, and its own transform.
+    """Load the timm model `name` (`hf-hub:…` too) without its classifier, with its own transform.
 
-    Weights are those of a local file, else timm's pretrained ones, from the hub or its cache. Raises `WeightsError` for an
-    unknown model, weights that cannot be had, or that do not match the model.
+    Weights come from a local file, else timm's pretrained ones from the hub or its cache. Raises `WeightsError` if the model is
+    unknown, or its weights are not available or do not match the model.
     """
     import timm
 
@@ -47,7 +47,7 @@ def load(name: str, path: Path | None, device: str = "cpu", precision: Precision
 
 
 def sha256_of_tensors(model: torch.nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of a model's tensors in order of their names, hexadecimal."""
+    """Return the SHA-256 of the names, types, shapes and bytes of a model's tensors, in order of their names, hexadecimal."""
     digest = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

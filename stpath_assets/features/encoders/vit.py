@@ -1,6 +1,6 @@
-"""A vision transformer on one device as an encoder: precision, batches, and what is done when memory runs out.
+"""Runs a vision transformer on one device: precision, batch size, and recovery when memory runs out.
 
-Which architecture and which transform belong in `gigapath` and `timm_models`.
+Architectures and transforms belong in `gigapath` and `timm_models`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from stpath_assets.errors import FeatureError
 from stpath_assets.weights import Precision
 
 MOST_TILES = 256
-"""Largest batch that is tried: from there on a GPU gains nothing and memory is better left to others."""
+"""Largest batch that is tried. Beyond it a GPU gains nothing, and the memory is better left to others."""
 
 CPU_TILES = 16
 
@@ -24,10 +24,10 @@ Prepare = Callable[[npt.NDArray[np.uint8], str], torch.Tensor]
 
 
 class TorchEncoder:
-    """A model that takes (B, 3, H, W) float32 and gives (B, dim); `prepare` makes its input from tiles.
+    """A model that takes (B, 3, H, W) float32 and returns (B, dim). `prepare` makes its input from tiles.
 
-    In `bfloat16` and `float16` matrix products are computed by autocast, while norms, softmax and sums stay float32;
-    `float32` is the reference. `facts` may say more of where the model comes from.
+    In `bfloat16` and `float16`, autocast computes matrix products; norms, softmax and sums stay in float32. `float32` is the
+    reference.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class TorchEncoder:
 
     @property
     def device(self) -> str:
-        """The device, by the name that its maker gave it."""
+        """The device's name, as its manufacturer gives it."""
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
 
     @property
     def batch_size(self) -> int:
-        """How many tiles at once suit the device. On a GPU the largest power of two, up to `MOST_TILES`, whose memory,
-        measured on a small batch, stays below a share of the device's: the same on every device of a kind.
+        """The batch size that suits the device.
+
+        On a GPU, the largest power of two up to `MOST_TILES` whose memory, estimated from small batches, stays below a share of
+        the device's memory. It is the same on every device of a kind.
         """
         if self._batch_size is None:
             self._batch_size = self._fitting() if self._device.type == "cuda" else CPU_TILES
@@ -58,14 +60,14 @@ class TorchEncoder:
 
     @property
     def gpu_memory_bytes(self) -> int | None:
-        """The most memory that has been allocated on the GPU, None without one."""
+        """Peak memory allocated on the GPU, None without a GPU."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
 
     def encode(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings of (B, H, W, 3) uint8 RGB tiles: (B, dim) float32.
+        """Return embeddings of (B, H, W, 3) uint8 RGB tiles, (B, dim) float32.
 
-        Where memory does not suffice, the batch is halved, as are later ones. Raises `FeatureError` where one tile is too
-        much, or tiles are of a size that the model does not take.
+        If memory runs out, this batch and later ones are halved. Raises `FeatureError` if a single tile does not fit, or if the
+        model does not take tiles of this size.
         """
         x = self._prepare(batch, self._device.type)
         while True:
@@ -80,21 +82,21 @@ class TorchEncoder:
                         f"{self.name}: {self.device} has too little memory for one tile; free some, or set STPATH_DEVICE to cpu"
                     ) from e
                 self._most = max(min(most, len(x)) // 2, 1)
-            # Outside of the handler, whose traceback holds what was allocated.
+            # Outside the handler, because its traceback keeps the allocated memory alive.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _forward(self, x: torch.Tensor) -> npt.NDArray[np.float32]:
         reduced = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
-            # Pinned memory is copied while the GPU computes; for a CPU it would be one copy more.
+            # Pinned memory is copied while the GPU computes. On a CPU it would be an extra copy.
             if self._device.type == "cuda" and x.device.type == "cpu":
                 x = x.pin_memory().to(self._device, non_blocking=True)
             out: npt.NDArray[np.float32] = self.model(x).float().cpu().numpy()
             return out
 
     def _fitting(self) -> int:
-        """The largest batch of `MOST_TILES`, halved until it fits, by what batches of 4 and 8 tiles take."""
+        """Return the largest batch that fits, estimated from the memory of batches of 4 and 8 tiles."""
         total = torch.cuda.get_device_properties(self._device).total_memory
         before = torch.cuda.memory_allocated(self._device)
         peaks = []
@@ -106,8 +108,9 @@ class TorchEncoder:
 
 
 def fitting(total: int, resident: int, peak_4: int, peak_8: int) -> int:
-    """The largest power of two, from 1 to `MOST_TILES`, of tiles whose memory fits a device of `total` bytes on which
-    `resident` are taken, if 4 tiles take up to `peak_4` in all and 8 up to `peak_8`.
+    """Return the largest power of two, from 1 to `MOST_TILES`, of tiles that fit a device of `total` bytes.
+
+    `resident` bytes are already in use. Batches of 4 and 8 tiles have peaks of `peak_4` and `peak_8` bytes in all.
     """
     a_tile = max(peak_8 - peak_4, 1) / 4
     fixed = max(peak_4 - 4 * a_tile, resident)
@@ -118,19 +121,19 @@ def fitting(total: int, resident: int, peak_4: int, peak_8: int) -> int:
 
 
 def _halve_products(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Stores the weights of matrix products in the precision that they are computed in: autocast would do so each time."""
+    """Store the weights of matrix products in their compute precision; autocast would convert them each time."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             module.to(dtype)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception of its own.
+    # The CPU allocator has no exception class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def checked_state(model: torch.nn.Module, state: dict[str, Any]) -> tuple[list[str], int]:
-    """The tensors of `state` that are missing from a model, unknown to it or of another shape, and how many it has."""
+    """Return the tensors that are missing, unknown or of another shape in `state`, and the number of the model's tensors."""
     expected = model.state_dict()
     wrong = sorted(set(expected) ^ set(state)) or [k for k, v in expected.items() if v.shape != state[k].shape]
     return wrong, len(expected)

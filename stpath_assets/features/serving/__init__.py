@@ -1,7 +1,7 @@
-"""The warm encoder: loaded once in the replicas of a Ray Serve application, used by the steps of many runs.
+"""The warm encoder: loaded once in the replicas of a Ray Serve application, and used by the steps of many runs.
 
-A step speaks HTTP with it and needs no Ray: `client` is its side, `messages` what is said, `token` the secret that both know.
-`server` runs on the cluster, `deploy` and `cluster` put it there. These need Ray, an extra: `stpath-assets[ray]`.
+A step talks to it over HTTP and needs no Ray: `client` is the step's side, `messages` the protocol, `token` the shared secret.
+`server` runs on the cluster; `deploy` and `cluster` put it there. These three need Ray, an extra: `stpath-assets[ray]`.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ __all__ = ["served_embedder"]
 
 
 def served_embedder(settings: Settings, choice: EncoderChoice) -> Embedder:
-    """The embedder that sends tiles to the server that the settings name, one for all slides of a process."""
+    """Return the embedder that uses the server of the settings, one for all slides of a process."""
     from stpath_assets.features.serving.token import read_token
 
     assert settings.encoder_url is not None

@@ -1,8 +1,8 @@
-"""Features by the served encoder: a slide's tiles over all replicas, results in order, no more at once than they take.
+"""Computes features on the served encoder: spreads a slide's batches over all replicas, and returns results in order.
 
-Each batch is a request in a thread of its own. A request that fails because a replica died or the server is gone is sent again
-once the server answers, up to `RECOVER_S`; which failures these are, the status says (`messages`). Equal batches give equal
-bits, whoever computes them. No Ray is needed here.
+Each batch is a request in its own thread, and no more are sent at once than the replicas take. If a replica dies or the server
+goes away, the request is retried once the server answers again, up to `RECOVER_S`; the HTTP status says which failures these
+are (`messages`). Equal batches give equal bits, whoever computes them. Ray is not needed here.
 """
 
 import socket
@@ -36,10 +36,10 @@ from stpath_assets.tiles import Tiles
 from stpath_assets.version import __version__
 
 RECOVER_S = 120.0
-"""How long a server that was lost in mid-slide is waited for."""
+"""How long to wait for a server that was lost in the middle of a slide."""
 
 LOADING_S = 600.0
-"""Longest time that a server may take to say hello: it loads the encoder first, or its replicas are at batches of others."""
+"""How long a server may take to say hello. It may have to load the encoder, or finish batches of other steps."""
 
 _CONNECT_S = 5.0
 _PAUSE_S = 0.5
@@ -48,13 +48,13 @@ _SERVE = "start it: stpath-assets gigapath serve"
 
 
 class UnavailableError(ServingError):
-    """The server does not answer, or not yet: it may come back."""
+    """The server does not answer at the moment, and may come back."""
 
 
 class ServedEmbedder:
-    """The encoder that is served at a URL. `choice` is what the step expects to find there.
+    """The encoder served at a URL. `choice` is the encoder that the step expects there.
 
-    Raises `ServingError` where there is none, `EncoderMismatchError` where it is another one.
+    Raises `ServingError` if there is none, `EncoderMismatchError` if it is another one.
     """
 
     def __init__(self, url: str, token: str | None, choice: EncoderChoice, recover_s: float = RECOVER_S) -> None:
@@ -69,21 +69,21 @@ class ServedEmbedder:
 
     @property
     def batch_size(self) -> int:
-        """How many tiles at once suit the server's device."""
+        """The batch size that suits the server's device."""
         return self.hello().batch_size
 
     def facts(self) -> dict[str, str]:
-        """What the server's features depend on beside the pixels."""
+        """Return what the server's features depend on besides the pixels."""
         return self.hello().facts
 
     def hello(self) -> Hello:
-        """What the server says of itself; asked once, since each request names the encoder that it is for."""
+        """Return the server's description. It is asked once, because each request names the encoder that it expects."""
         if self._hello is None:
             self._hello = self._greet()
         return self._hello
 
     def stream(self, tiles: Tiles, first: int, batch_size: int) -> Iterator[Rows]:
-        """Features of the tiles from index `first` on, a block a batch, in table order."""
+        """Yield the features of the tiles from index `first` on, one block per batch, in table order."""
         hello = self.hello()
         self.meter = Meter("ray", batch_size)
         work = _Slide(tiles.slide, tiles.table.slice(first), batch_size, hello, threading.Event())
@@ -104,7 +104,7 @@ class ServedEmbedder:
         return _in_thread(lambda: self._send(work, tiles))
 
     def _take(self, work: "_Slide", batch: int, answer: "Future[Block | None]") -> Rows:
-        """Waits for the features of a batch. Raises what became of it instead."""
+        """Wait for the features of a batch. Raises the error of the request, if it failed."""
         with self.meter.computing():
             block = answer.result()
         if block is None:
@@ -119,7 +119,7 @@ class ServedEmbedder:
         return block.features
 
     def _send(self, work: "_Slide", tiles: Places | Pixels) -> Block | None:
-        """Features of a batch; None where the replica wants pixels."""
+        """Return the features of a batch, or None if the replica wants pixels."""
         headers, body = tiles.to_http()
         for _ in range(_TRIES):
             try:
@@ -135,7 +135,7 @@ class ServedEmbedder:
         )
 
     def _wait_until_back(self, work: "_Slide") -> None:
-        """Returns when the server says hello. Raises `ServingError` where that takes too long or another one answers."""
+        """Wait until the server says hello. Raises `ServingError` if that takes too long, or another encoder answers."""
         deadline = time.monotonic() + self._recover_s
         while not work.closed.wait(_PAUSE_S):
             try:
@@ -154,7 +154,7 @@ class ServedEmbedder:
 
 
 class Server:
-    """The HTTP side of a served encoder, for several threads at once."""
+    """The HTTP side of a served encoder. Safe for several threads."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url, self._has_token = url.rstrip("/"), token is not None
@@ -162,7 +162,7 @@ class Server:
             base_url = httpx.URL(self.url + PREFIX)
         except httpx.InvalidURL as e:
             raise ServingError(f"{url} is no URL ({e}); check STPATH_ENCODER_URL") from e
-        # A machine that went down sends nothing: the kernel asks, and after half a minute the connection is an error.
+        # A machine that went down sends nothing. With keepalive, the connection fails after half a minute.
         keep_alive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
         for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
             if hasattr(socket, name):  # not all on every system
@@ -170,7 +170,7 @@ class Server:
         self._http = httpx.Client(
             base_url=base_url,
             headers={"authorization": f"Bearer {token}"} if token else {},
-            # A transport of its own: tiles and token never go through a proxy that the environment names for the web.
+            # A transport of our own, so that tiles and token never go through a proxy named in the environment.
             transport=httpx.HTTPTransport(
                 verify=url.startswith("https:"), limits=httpx.Limits(), socket_options=keep_alive
             ),
@@ -178,7 +178,7 @@ class Server:
         )
 
     def hello(self) -> Hello:
-        """What the server says of itself. Raises `UnavailableError`, or `ServingError` where no waiting would help."""
+        """Return the server's description. Raises `UnavailableError`, or `ServingError` if waiting would not help."""
         said = self._get("/hello")
         try:
             return Hello(**said)
@@ -186,15 +186,15 @@ class Server:
             raise self._stranger("answers something else") from e
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """What each replica has done since the encoder was first served: pid, device, loads, batches, tiles, by its id."""
+        """Return what each replica has done since the encoder was deployed: pid, device, loads, batches, tiles, by its id."""
         found: dict[str, dict[str, Any]] = self._get("/counts")
         return found
 
     def embed(self, headers: dict[str, str], body: bytes) -> Block | None:
-        """Features of the tiles of a request; None where the replica wants pixels.
+        """Return the features of the tiles of a request, or None if the replica wants pixels.
 
-        Raises `UnavailableError` where it may be sent again, `SlideError` and `FeatureError` as a run without a server does,
-        else `ServingError`.
+        Raises `UnavailableError` if the request may be retried, `SlideError` and `FeatureError` as a run without a server does,
+        and `ServingError` otherwise.
         """
         answer = self._request("POST", "/embed", headers=headers, content=body)
         match answer.status_code:
@@ -205,7 +205,7 @@ class Server:
             case Status.FAILED:
                 raise FeatureError(_error_of(answer))
             case Status.ANOTHER_ENCODER:
-                raise EncoderMismatchError(f"another encoder is served at {self.url} than when this began; run again")
+                raise EncoderMismatchError(f"{self.url} now serves another encoder than at the start; run again")
         self._require_ok(answer)
         try:
             return Block.from_http(answer.headers, answer.content)
@@ -213,7 +213,7 @@ class Server:
             raise self._stranger("answers something else") from e
 
     def _get(self, path: str) -> Any:
-        # A replica that dies at this moment is no reason to give up: another answers the next time.
+        # One retry: if a replica dies at this moment, another one answers.
         for last in range(_TRIES - 1, -1, -1):
             answer = self._request("GET", path, timeout=httpx.Timeout(LOADING_S, connect=_CONNECT_S))
             if answer.status_code not in SEND_AGAIN or not last:
@@ -257,7 +257,7 @@ class Server:
 
 @dataclass
 class _Slide:
-    """The batches of one slide's tiles, as places until a replica wants pixels. `closed` ends what waits for the server."""
+    """The batches of one slide's tiles, sent as coordinates until a replica wants pixels. `closed` ends waiting."""
 
     slide: Slide
     table: pa.Table
@@ -272,11 +272,11 @@ class _Slide:
         return -(-len(self.table) // self.batch_size)
 
     def send_pixels(self) -> None:
-        """From now on, since a replica cannot read the scan."""
+        """Send pixels from now on, because a replica cannot read the scan."""
         self._sample = None
 
     def request(self, batch: int) -> Places | Pixels:
-        """What is sent for a batch."""
+        """Return the request of a batch."""
         rows = self.table.slice(batch * self.batch_size, self.batch_size)
         if self._sample is None:
             return Pixels(next(Tiles(self.slide, rows).batches(len(rows))))
@@ -284,7 +284,7 @@ class _Slide:
 
 
 def _in_thread(work: Callable[[], Block | None]) -> "Future[Block | None]":
-    """What `work` returns or raises, from a thread that nobody waits for at the end of the process."""
+    """Run `work` in a daemon thread, which does not delay the end of the process, and return its result as a future."""
     future: Future[Block | None] = Future()
 
     def run() -> None:
@@ -305,7 +305,7 @@ def _error_of(answer: httpx.Response) -> str:
 
 
 def _check(url: str, hello: Hello, choice: EncoderChoice) -> None:
-    """Raises `EncoderMismatchError` where the server is not what the step expects."""
+    """Raise `EncoderMismatchError` if the server is not the one that the step expects."""
     expected = {"version": __version__, "encoder": choice.name, "encoder_code": choice.code_version}
     if choice.precision != "auto":
         expected["encoder_precision"] = choice.precision

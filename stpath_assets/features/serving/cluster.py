@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster quickly, quietly, and with one line where there is none."""
+"""Connects to a Ray cluster, with a one-line error if there is none."""
 
 import os
 import socket
@@ -13,9 +13,9 @@ _CONNECT_S = 5.0
 
 
 def import_ray() -> Any:
-    """The module, without usage statistics. Raises `ServingError` where it is not installed."""
+    """Return the module ray, with usage statistics off. Raises `ServingError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Clusters ask for a token where one has been made; a client has to be told to show it.
+    # A cluster may require a token; a client has to be told to send it.
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     try:
@@ -28,14 +28,14 @@ def import_ray() -> Any:
 
 
 def connect(address: str) -> Any:
-    """Connects this process to a running cluster: `auto` for one on this machine, or `host:port`. Returns the module.
+    """Connect this process to a running cluster, and return the module ray.
 
-    Raises `ServingError` where there is none.
+    `address` is `auto` for a cluster on this machine, or `host:port`. Raises `ServingError` if there is none.
     """
     ray = import_ray()
     if address.startswith("ray://"):
         raise ServingError(
-            f"--address {address}: is a Ray client's address; give that of the cluster, host:port as ray start prints it"
+            f"--address {address}: is the address of a Ray client; give the cluster's, host:port as ray start prints it"
         )
     try:
         if address != "auto":
@@ -51,7 +51,7 @@ def connect(address: str) -> Any:
 
 
 def check_listening(address: str) -> None:
-    """Raises `OSError` or `ValueError` where nothing listens at host:port."""
+    """Raise `OSError` or `ValueError` if nothing listens at host:port."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
 

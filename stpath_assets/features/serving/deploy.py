@@ -1,4 +1,4 @@
-"""What `stpath-assets gigapath serve` does: deploys the encoder on a cluster, behind Serve's own HTTP server."""
+"""Deploys the encoder on a cluster, behind Ray Serve's own HTTP server: `stpath-assets gigapath serve`."""
 
 import logging
 import signal
@@ -25,10 +25,10 @@ _QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 @dataclass(frozen=True)
 class Deployment:
-    """How the encoder is served: replicas, GPUs and CPUs of each (fractions allowed), requests that one takes at once, and
-    where the head's machine listens.
+    """How the encoder is served: number of replicas, GPUs and CPUs of each (fractions allowed), concurrent requests per replica,
+    and the address on which the head node listens.
 
-    Two requests: of one the pixels are read while the other is computed.
+    With two concurrent requests, the pixels of one are read while the other is computed.
     """
 
     replicas: int = 1
@@ -42,10 +42,10 @@ class Deployment:
 def serve(
     choice: EncoderChoice, deployment: Deployment, token: str, address: str | None, say: Callable[[str], None]
 ) -> str:
-    """Deploys the encoder, in place of one that is served, and returns its URL once every replica is loaded.
+    """Deploy the encoder, replacing any that is served, and return its URL once every replica is loaded.
 
-    `address` None starts a cluster on this machine that ends with this process. Raises `ServingError` where it cannot be
-    reached or has not what the replicas need, and what loading the encoder raises.
+    `address` None starts a cluster on this machine that ends with this process. Raises `ServingError` if the cluster cannot be
+    reached or lacks what the replicas need, and any error of loading the encoder.
     """
     facts = choice.facts()  # here first: what is wrong with the weights is then one line, and not a replica's log
     if address is None:
@@ -71,14 +71,14 @@ def serve(
 
 
 def gpus_of(choice: EncoderChoice, asked: float | None) -> float:
-    """GPUs a replica: as asked, else one where the encoder would use one here."""
+    """Return the GPUs per replica: as asked, else one if the encoder would use one on this machine."""
     if asked is not None or choice.name == "demo":
         return asked or 0.0
     return float(weights.choose_device(choice.device).startswith("cuda"))
 
 
 def wait_and_stop() -> None:
-    """Waits for Ctrl-C or the end of the process, and takes the encoder down."""
+    """Wait for Ctrl-C or the end of the process, then take the encoder down."""
     from ray import serve
 
     stop = threading.Event()
@@ -100,7 +100,7 @@ def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment, token_sha25
     counter = ray.remote(Counter).options(
         name=COUNTER, namespace=NAMESPACE, lifetime="detached", num_cpus=0, get_if_exists=True
     )
-    # Its own account of what it does belongs in its logs; what matters is said here.
+    # Ray Serve's own progress belongs in its logs.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly",
@@ -124,7 +124,7 @@ def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment, token_sha25
 
 
 def _require(ray: Any, deployment: Deployment) -> None:
-    """Raises `ServingError` where the cluster can never place the replicas: Ray would wait for ever."""
+    """Raise `ServingError` if the cluster can never place the replicas; Ray would wait for ever."""
     has = ray.cluster_resources()
     for name, each in (("GPU", deployment.gpus), ("CPU", deployment.cpus)):
         needed = each * deployment.replicas
@@ -136,7 +136,7 @@ def _require(ray: Any, deployment: Deployment) -> None:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises `ServingError` where something listens already: Serve would share the port with another Serve, unnoticed."""
+    """Raise `ServingError` if something already listens there; Serve would silently share the port with another Serve."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -145,18 +145,18 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _require_answer(url: str, token: str) -> None:
-    """Raises `ServingError` where the encoder does not answer: Serve keeps the host and port that it was started with."""
+    """Raise `ServingError` if the encoder does not answer: Ray Serve keeps the host and port of its first start."""
     try:
         Server(url, token).hello()
     except ServingError as e:
         raise ServingError(
-            f"the encoder is loaded, and does not answer at {url}; where Serve runs already with another host or port, "
-            f"give these (--host, --port) or end it first: serve shutdown ({e})"
+            f"the encoder is loaded, but does not answer at {url}; if Ray Serve already runs with another host or port, "
+            f"give these (--host, --port), or end it first: serve shutdown ({e})"
         ) from e
 
 
 def _url(deployment: Deployment, head: str) -> str:
-    """Where steps find it; `head` is the address of the head's machine."""
+    """Return the URL for steps. `head` is the address of the head node."""
     host = head if deployment.host in ("0.0.0.0", "::") else deployment.host
     return f"http://[{host}]:{deployment.port}" if ":" in host else f"http://{host}:{deployment.port}"
 

@@ -1,22 +1,22 @@
-"""What steps and replicas say to each other over HTTP, under `/stpath-encoder`.
+"""The HTTP protocol between steps and replicas, under `/stpath-encoder`.
 
-    GET  hello    what the server is, JSON of `Hello`
+    GET  hello    describes the server, JSON of `Hello`
     GET  counts   what each replica has done, JSON
-    POST embed    tiles, as `Places` or `Pixels`; the answer is their features, float32, little-endian, row after row
+    POST embed    tiles, as `Places` or `Pixels`; answers with their features, float32, little-endian, row after row
 
-Every request carries the token. A tile is sent as its place where the replica can read the same scan, as an Arrow stream with
-the scan in the schema's metadata, and as pixels otherwise, bytes of tile after tile. Nothing on the wire is a pickle. The
-status of an answer alone says what follows; what was wrong is in its JSON, `{"error": …}`:
+Every request carries the token. If the replica can read the same scan, tiles are sent as coordinates: an Arrow stream with the
+scan in the schema's metadata. Otherwise they are sent as pixels, tile after tile. Nothing is pickled. The status of an answer
+says what to do; the error text is in its JSON, `{"error": …}`:
 
-    200           what was asked for
-    400  413      malformed, or larger than any batch: an error of this program
-    401           no token, or another one
+    200           success
+    400  413      malformed, or larger than any batch: a bug in this program
+    401           no token, or a wrong one
     404           no encoder is served there (answered by Ray Serve)
-    409           the replica cannot read that scan: send pixels
-    412           another encoder than the one that said hello
+    409           the replica cannot read the scan: send pixels
+    412           not the encoder that said hello
     422           the scan is damaged: the error is that of a run without a server
     424           the encoder failed
-    500 502-504   a replica died or is not there yet (answered by Ray Serve, or by a proxy before it): send it again
+    500 502-504   a replica died or is not ready (answered by Ray Serve, or by a proxy in front of it): retry
 """
 
 import hashlib
@@ -38,10 +38,10 @@ from stpath_assets.tables import TILE_GRIDS
 PREFIX = "/stpath-encoder"
 
 MAX_BYTES = 1 << 30
-"""Most bytes of a batch's pixels, sent or to be read: a batch of 4096 tiles, the largest that settings allow, has 0.6 GB."""
+"""Maximum bytes of a batch's pixels, sent or read. A batch of 4096 tiles, the largest that settings allow, has 0.6 GB."""
 
 MAX_PLACES_BYTES = 1 << 24
-"""Most bytes of a batch's places: each has some fifty."""
+"""Maximum bytes of a batch's coordinates; each tile has about fifty."""
 
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 _PLACES, _PIXELS = "application/vnd.apache.arrow.stream", "application/octet-stream"
@@ -51,7 +51,7 @@ _ALSO = {"side_y_px": TILE_GRIDS.schema.field("side_y_px").type}
 
 
 class Status(IntEnum):
-    """The statuses that replicas give, and Serve's for an application that is not there."""
+    """The statuses of replicas, and Ray Serve's for a missing application."""
 
     OK = 200
     MALFORMED = 400
@@ -68,7 +68,7 @@ SEND_AGAIN = frozenset({500, 502, 503, 504})
 
 
 class MessageError(ValueError):
-    """A message that is not one. `status` is what the server answers."""
+    """A malformed message. `status` is the server's answer."""
 
     def __init__(self, said: str, status: Status = Status.MALFORMED) -> None:
         super().__init__(said)
@@ -77,8 +77,9 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True)
 class Places:
-    """Tiles of a scan that the replica reads itself: `table` has columns of `tile_grids`, of which those that
-    say where a tile is are sent, and at least one row.
+    """Tiles of a scan that the replica reads itself.
+
+    `table` has at least one row and columns of `tile_grids`; only the columns with places and sizes are sent.
     """
 
     uri: str
@@ -87,7 +88,7 @@ class Places:
     table: pa.Table
 
     def to_http(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body."""
+        """Return headers and body."""
         scan = {"uri": self.uri, "mpp_xy": json.dumps(self.mpp_xy), "sample": self.sample}
         names = [name for name in {**_COLUMNS, **_ALSO} if name in self.table.column_names]
         table = self.table.select(names).replace_schema_metadata(scan)
@@ -104,7 +105,7 @@ class Pixels:
     batch: npt.NDArray[np.uint8]
 
     def to_http(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body."""
+        """Return headers and body."""
         return {"content-type": _PIXELS, "x-tile-px": str(self.batch.shape[1])}, self.batch.tobytes()
 
 
@@ -118,7 +119,7 @@ class Block:
     gpu_memory_bytes: int | None
 
     def to_http(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body."""
+        """Return headers and body."""
         headers = {"x-rows": str(len(self.features)), "x-replica": self.replica, "x-device": self.device}
         if self.gpu_memory_bytes is not None:
             headers["x-gpu-memory-bytes"] = str(self.gpu_memory_bytes)
@@ -126,7 +127,7 @@ class Block:
 
     @classmethod
     def from_http(cls, headers: Mapping[str, str], body: bytes) -> "Block":
-        """Raises `KeyError` or `ValueError` where it is none."""
+        """Parse an answer. Raises `KeyError` or `ValueError` if it is malformed."""
         features = np.frombuffer(body, _FLOAT).reshape(int(headers["x-rows"]), -1).astype(np.float32)
         memory = headers.get("x-gpu-memory-bytes")
         return cls(features, headers["x-replica"], headers["x-device"], None if memory is None else int(memory))
@@ -134,7 +135,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Hello:
-    """What a server says of itself: what its features are made from, and how much it takes at once."""
+    """A server's description of itself: what its features depend on, and how much it takes at once."""
 
     facts: dict[str, str]
     version: str
@@ -144,21 +145,21 @@ class Hello:
 
     @property
     def identity(self) -> str:
-        """The same for servers whose features are the same; every request of a step names it."""
+        """A digest that is equal for servers with equal features. Every request of a step names it."""
         return hashlib.sha256(json.dumps([self.facts, self.version], sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """As it is sent."""
+        """Return the message as JSON values."""
         return asdict(self)
 
 
 def limit_of(kind: str | None) -> int:
-    """Most bytes of a body of a content type."""
+    """Return the maximum bytes of a body with this content type."""
     return MAX_PLACES_BYTES if kind == _PLACES else MAX_BYTES
 
 
 def tiles_from_http(headers: Mapping[str, str], body: bytes) -> Places | Pixels:
-    """What a step sent. Raises `MessageError` for whatever is not what `Places` or `Pixels` make."""
+    """Parse a step's request. Raises `MessageError` if it is malformed."""
     kind = headers.get("content-type")
     if kind == _PLACES:
         return _places(body)
@@ -196,8 +197,10 @@ def _pixels(side: str, body: bytes) -> Pixels:
 
 
 def sample_of(slide: Slide) -> str | None:
-    """What tells a local scan from another of the same name without reading it whole: SHA-256 over the sizes and sixteen
-    evenly spaced pieces of each of its files. None for a scan that is not on a local disk.
+    """Return a digest that tells a local scan from another of the same name without reading it whole.
+
+    It is the SHA-256 of the sizes and of sixteen evenly spaced pieces of each of its files. None for a scan that is not on a
+    local disk.
     """
     files = slide.files
     if not files:

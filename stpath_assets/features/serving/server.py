@@ -1,7 +1,7 @@
-"""What runs on the cluster: replicas that hold the encoder and answer over HTTP, and a counter of what they did.
+"""Runs on the cluster: replicas that hold the encoder and answer over HTTP, and a counter of what they did.
 
-A replica reads the pixels of one request while it computes on another. It keeps nothing of a slide but its open file. What
-`messages` says of statuses is given here: nothing that a request does may end as an exception, of which Serve makes a 500.
+A replica reads the pixels of one request while it computes another. Of a slide, it keeps only the open file. Statuses are those
+of `messages`; no exception of a request may escape, because Ray Serve would turn it into a 500.
 """
 
 import asyncio
@@ -41,12 +41,14 @@ _log = logging.getLogger("ray.serve")
 
 
 class Unreadable(Exception):
-    """The replica has no such scan: it wants pixels."""
+    """The replica does not have this scan, and wants pixels."""
 
 
 class EncoderReplica:
-    """One replica. `choice` says which encoder it loads, `replicas` how many there are, `in_flight` how many requests a client
-    may have with each at once; `token_sha256` is the digest of the token, `counter` the handle of `Counter`.
+    """One replica.
+
+    `choice` is the encoder to load, `replicas` the number of replicas, `in_flight` how many requests a client may send to each at
+    once, `token_sha256` the digest of the token, `counter` the handle of `Counter`.
     """
 
     def __init__(self, choice: EncoderChoice, replicas: int, in_flight: int, token_sha256: str, counter: Any) -> None:
@@ -58,7 +60,7 @@ class EncoderReplica:
         counter.loaded.remote(self._id, os.getpid(), self._encoder.device)
 
     async def __call__(self, request: Request) -> Response:
-        """Answers a request; nothing of it is read before the token is known to be right."""
+        """Answer a request. The body is not read before the token is checked."""
         if not is_allowed(request.headers.get("authorization"), self._token_sha256):
             return _error(Status.REFUSED, "no token, or another one than the server's")
         try:
@@ -84,7 +86,7 @@ class EncoderReplica:
                 return JSONResponse(await self._counter.counts.remote())
             case "POST", "embed":
                 return await self._embed(request)
-        raise MessageError(f"{request.method} {request.scope['path']} is nothing that the encoder does")
+        raise MessageError(f"unknown request {request.method} {request.scope['path']}")
 
     async def _embed(self, request: Request) -> Response:
         if request.headers.get("x-encoder") != self._hello.identity:
@@ -102,24 +104,24 @@ class EncoderReplica:
 
 
 class Counter:
-    """What each replica has done, by its id: model loads, batches and tiles. An actor of its own, so that what a replica
-    that died has done is not forgotten.
+    """What each replica has done, by its id: model loads, batches and tiles. A separate actor, so that the counts of a dead
+    replica are kept.
     """
 
     def __init__(self) -> None:
         self._replicas: dict[str, dict[str, Any]] = {}
 
     def loaded(self, replica: str, pid: int, device: str) -> None:
-        """A replica has loaded its model."""
+        """Record that a replica has loaded its model."""
         self._replicas[replica] = {"pid": pid, "device": device, "loads": 1, "batches": 0, "tiles": 0}
 
     def embedded(self, replica: str, tiles: int) -> None:
-        """A replica has embedded a batch."""
+        """Record that a replica has embedded a batch."""
         self._replicas[replica]["batches"] += 1
         self._replicas[replica]["tiles"] += tiles
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """All that was counted."""
+        """Return all counts."""
         return self._replicas
 
 
@@ -128,7 +130,7 @@ def _error(status: Status, said: str) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read no further than a batch can be long."""
+    """Return the body, reading no more bytes than a batch can have."""
     body, limit = bytearray(), limit_of(request.headers.get("content-type"))
     async for chunk in request.stream():
         body += chunk
@@ -138,12 +140,12 @@ async def _body(request: Request) -> bytes:
 
 
 def _read(places: Places) -> npt.NDArray[np.uint8]:
-    """The pixels of a request. Raises `Unreadable` where the scan is not here, `SlideError` where it is, and damaged."""
+    """Read the pixels of a request. Raises `Unreadable` if the scan is not here, `SlideError` if it is here but damaged."""
     path = Path(places.uri)
     if not path.is_file():
         raise Unreadable("no such file there")
     try:
-        # A file that was replaced is another one: nothing of the old one is to be taken for it.
+        # With the modification time: a replaced file is another scan, and must not use the cached one.
         slide, sample = _open(places.uri, places.mpp_xy, path.stat().st_mtime_ns)
     except SlideError as e:
         raise Unreadable(str(e)) from e

@@ -1,6 +1,6 @@
-"""The secret between a step and the served encoder: where it is read, and how it is compared.
+"""The secret shared by steps and the served encoder: reading and comparing it.
 
-The cluster is given only its SHA-256, so that nothing that Ray stores or shows holds the token itself.
+The cluster receives only its SHA-256, so nothing that Ray stores or shows contains the token.
 """
 
 import hashlib
@@ -10,15 +10,15 @@ from stpath_assets.errors import SettingsError
 from stpath_assets.settings import Settings
 
 LEAST = 16
-"""Fewest characters of a token: fewer could be guessed from the digest."""
+"""Minimum length of a token. A shorter one could be guessed from its digest."""
 
 MAKE_ONE = "make one: openssl rand -hex 32 > FILE; chmod 600 FILE, and set STPATH_ENCODER_TOKEN_FILE=FILE"
 
 
 def read_token(settings: Settings) -> str | None:
-    """The token of the settings: `encoder_token`, else the content of `encoder_token_file`. None where neither is set.
+    """Return the token of the settings: `encoder_token`, else the content of `encoder_token_file`, or None if neither is set.
 
-    Raises `SettingsError`, which never shows the token, where the file cannot be read or holds none.
+    Raises `SettingsError`, which never shows the token, if the file cannot be read or holds no valid token.
     """
     if settings.encoder_token is not None and settings.encoder_token.get_secret_value():
         return _checked(settings.encoder_token.get_secret_value(), "STPATH_ENCODER_TOKEN")
@@ -33,7 +33,7 @@ def read_token(settings: Settings) -> str | None:
 
 
 def require_token(settings: Settings) -> str:
-    """The token of the settings. Raises `SettingsError` where there is none."""
+    """Return the token of the settings. Raises `SettingsError` if there is none."""
     token = read_token(settings)
     if token is None:
         raise SettingsError(f"the encoder is not served without a token; {MAKE_ONE}")
@@ -41,12 +41,12 @@ def require_token(settings: Settings) -> str:
 
 
 def digest_of(token: str) -> str:
-    """What the server knows of a token."""
+    """Return the digest of a token, which is all that the server knows of it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def is_allowed(authorization: str | None, digest: str) -> bool:
-    """Whether the value of an `Authorization` header is that of the token with this digest, in constant time."""
+    """Return whether an `Authorization` header holds the token with this digest, in constant time."""
     given = (authorization or "").removeprefix("Bearer ")
     return hmac.compare_digest(digest_of(given), digest)
 

@@ -1,7 +1,8 @@
-"""Files of features in the HDF5 layout of TRIDENT: written for other tools, and read from them.
+"""Reads and writes feature files in TRIDENT's HDF5 layout.
 
-`coords` (N, 2) int64 are top-left corners in level-0 pixels, `features` (N, 1536) float32; both carry attributes. What the
-layout rounds or has no word for is written beside, so that a file of ours comes back exactly. What is checked is in `imported`.
+`coords` (N, 2) int64 are top-left corners in level-0 pixels, `features` (N, 1536) float32; both carry attributes. Values that
+the layout rounds or does not have are written as extra datasets, so that our own files are read back exactly. The checks are
+in `imported`.
 """
 
 import hashlib
@@ -28,10 +29,10 @@ def write(
     facts: Mapping[str, str],
     overlap_px: int = 0,
 ) -> Path:
-    """Writes a slide's tiles, a `tile_grids` table, and features (N, D) in its order; complete or not at all.
+    """Write a slide's tiles, a `tile_grids` table, and features (N, D) in its order. The file appears only when complete.
 
-    `facts` are those of the features (`EncoderChoice.facts`), `overlap_px` what neighbours share, pixels of the tile as the
-    encoder sees it. Raises `StorageError` where the file cannot be written.
+    `facts` are those of the features (`EncoderChoice.facts`). `overlap_px` is the overlap of neighbours, in pixels of the tile as
+    the encoder sees it. Raises `StorageError` if the file cannot be written.
     """
     import h5py
 
@@ -60,7 +61,7 @@ def _coords_attributes(path: Path, row: Registered, tiles: pa.Table, overlap_px:
     return {
         "patch_size": tile_px,
         "patch_size_level0": round(side_px),
-        # The layout counts in magnifications, of which 10 are 1 µm per pixel.
+        # The layout uses magnifications: 10× is 1 µm per pixel.
         "level0_magnification": max(1, round(10 / row.mpp)),
         "target_magnification": max(1, round(10 / tile_mpp)),
         "overlap": overlap_px,
@@ -77,15 +78,16 @@ def _coords_attributes(path: Path, row: Registered, tiles: pa.Table, overlap_px:
 
 
 def check(row: Registered) -> tuple[str, ...]:
-    """Reads a slide's file of features, if it has one, and returns what a user should know of it. Raises as `read`."""
+    """Read a slide's feature file, if it has one, and return notes for the user. Raises as `read`."""
     return () if row.features_uri is None else read(row.features_uri, row).tiles.notes
 
 
 def read(path: str | Path, row: Registered) -> Imported:
-    """Reads a file of features of a registered slide, ours or another tool's.
+    """Read a feature file of a registered slide, our own or another tool's.
 
-    Raises `FeatureError`, one line, for what is no such file or damaged, features of another encoder, width or number, not
-    finite, tiles of another size, outside the scan or twice the same, and a file of another slide.
+    Raises `FeatureError`, one line, if the file is damaged or of another kind; if its features have another encoder, width or
+    number, or are not finite; if its tiles have another size, lie outside the scan or occur twice; or if it belongs to another
+    slide.
     """
     import h5py
 

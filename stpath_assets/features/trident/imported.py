@@ -1,6 +1,6 @@
-"""What a file of features in TRIDENT's layout says of a slide, checked: whose it is, where its tiles are, what they were made by.
+"""Checks a feature file in TRIDENT's layout: which slide it belongs to, where its tiles are, and what made its features.
 
-Opening and writing such files is in `trident`.
+Opening and writing such files is in `files`.
 """
 
 import math
@@ -20,30 +20,30 @@ CODE_VERSION = "1"
 SIDE_UM = TILE_PX * TILE_MPP
 
 CROPPED = 224 / 256
-"""GigaPath's own transform scales a tile to 256 px and takes the 224 in its middle: of a tile of 128 µm it sees 112 µm."""
+"""GigaPath's own transform resizes a tile to 256 px and crops it to 224 px: of a tile of 128 µm it sees 112 µm."""
 
 TOLERANCE = 0.01
-"""How far a tile's side may be from what it should be, relative: scanners' scales differ by as much from their nominal one."""
+"""Relative tolerance of a tile's side. Scanners' scales differ this much from their nominal values."""
 
 MOST_TILES = 100_000
-"""More are taken as a corrupt header: a tile_id has five digits."""
+"""A larger number is taken as a corrupt header; a tile_id has five digits."""
 
 NAMES = ("gigapath", "prov-gigapath")
-"""What the encoder is called in files that are taken."""
+"""Accepted names of the encoder."""
 
 NOT_SAID = "not said"
 
 _TILE_ID = re.compile(r"r\d{5}c\d{5}|s\d{5}")
 FACTS = ("encoder_weights_sha256", "encoder_precision", "encoder_code")
 OURS = "stpath_"
-"""What our own attributes begin with."""
+"""Prefix of our own attributes."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file says: its tiles, `matrix` (N, 1536) float32 in their order, and the SHA-256 of its content.
+    """The content of a file: its tiles, `matrix` (N, 1536) float32 in their order, and the SHA-256 of the file.
 
-    `facts` is what the features depend on, by the names that fingerprints use.
+    `facts` is what the features depend on, by the names of fingerprints.
     """
 
     tiles: GivenTiles
@@ -58,14 +58,14 @@ class Imported:
 
 
 class TridentFile:
-    """An open file that is checked against its slide; `name` is what errors call it."""
+    """An open file that is checked against its slide. `name` is its name in errors."""
 
     def __init__(self, file: Any, name: str, row: Registered) -> None:
         self._file, self._name, self._row = file, name, row
         self._coords, self._features = self._dataset("coords"), self._dataset("features")
 
     def read(self, sha256: str) -> Imported:
-        """All that is in it; `sha256` is that of its content. Raises `FeatureError` for what must not be taken."""
+        """Read and check everything. `sha256` is the SHA-256 of the file. Raises `FeatureError` if the file is refused."""
         encoder = self._encoder()
         self._same_slide()
         n = self._shape(self._features, "features", DIM)[0]
@@ -116,7 +116,7 @@ class TridentFile:
         notes: tuple[str, ...] = ()
         if f"{OURS}side_px" in self._coords.attrs:
             xy, side = self._exact(xy), self._number(f"{OURS}side_px")
-            # Absent in what earlier versions wrote.
+            # Earlier versions did not write it.
             side_y = self._number(f"{OURS}side_y_px", required=False) or side
         else:
             xy, side, notes = self._as_seen(xy, patch)
@@ -132,7 +132,7 @@ class TridentFile:
         self._inside(corners, patch)
         if len(np.unique(xy, axis=0)) != n:
             self._fail(f"has {n - len(np.unique(xy, axis=0))} tiles at the same place as another; export it again")
-        # A side that differs only in its last bits is that of the slide's own tiles.
+        # A side that differs only in its last bits is the side of the slide's own tiles.
         exact = all(math.isclose(um, SIDE_UM, rel_tol=1e-12) for um in seen_um)
         mpp = TILE_MPP if exact else sum(seen_um) / 2 / TILE_PX
         return GivenTiles(self._tile_ids(n), xy[:, 0].copy(), xy[:, 1].copy(), side, side_y, TILE_PX, mpp, notes)
@@ -140,7 +140,7 @@ class TridentFile:
     def _as_seen(
         self, xy: npt.NDArray[np.float64], patch: float
     ) -> tuple[npt.NDArray[np.float64], float, tuple[str, ...]]:
-        """Corners and side of what the encoder of another tool saw of its tiles, and what is to be said of it."""
+        """Return corners and side of the part that another tool's encoder saw of each tile, and the notes on it."""
         if abs(patch * self._row.mpp * CROPPED / SIDE_UM - 1) <= TOLERANCE:
             margin = patch * (1 - CROPPED) / 2
             note = (
@@ -155,7 +155,7 @@ class TridentFile:
         return xy, patch, (note,)
 
     def _inside(self, xy: npt.NDArray[np.float64], side: float) -> None:
-        # A pixel: corners are rounded.
+        # Tolerate one pixel, because corners are rounded.
         low, high = xy < -1, xy + side > np.array([self._row.width_px, self._row.height_px]) + 1.0
         bad = np.flatnonzero((low | high).any(axis=1))
         if len(bad):
@@ -166,7 +166,7 @@ class TridentFile:
             )
 
     def _exact(self, rounded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The corners that were rounded into `coords`."""
+        """Return the exact corners, which `coords` holds rounded."""
         n = len(rounded)
         xy = np.stack([np.asarray(self._column(name, n)[()], np.float64) for name in ("x_px", "y_px")], axis=1)
         if not np.array_equal(np.rint(xy), rounded):
@@ -174,7 +174,7 @@ class TridentFile:
         return xy
 
     def _tile_ids(self, n: int) -> list[str]:
-        """Those of the file if it is ours, else numbers."""
+        """Return the file's tile_ids if it is our own, else numbers."""
         if "tile_id" in self._file:
             ids = [i.decode("ascii", "replace") for i in np.asarray(self._column("tile_id", n)[()], "S12").tolist()]
             if len(set(ids)) == n and all(_TILE_ID.fullmatch(i) for i in ids):
@@ -197,7 +197,7 @@ class TridentFile:
         return found
 
     def _shape(self, dataset: Any, name: str, width: int) -> tuple[int, int]:
-        """(N, width); of (1, N, width), which some tools write, as well."""
+        """Return (N, width). Accepts (1, N, width) too, as some tools write it."""
         shape = dataset.shape[1:] if len(dataset.shape) == 3 and dataset.shape[0] == 1 else dataset.shape
         if len(shape) != 2 or shape[1] != width or dataset.dtype.kind not in "fiu":
             self._fail(
@@ -210,7 +210,7 @@ class TridentFile:
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.item()
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        # TRIDENT writes what it does not know as the word None.
+        # TRIDENT writes unknown values as the word None.
         return None if text is None or str(text) in ("", "None") else str(text)
 
     def _number(self, attribute: str, required: bool = True) -> Any:
