@@ -1,6 +1,6 @@
-"""What `evaluation_metrics` stores for a slide.
+"""Scores a slide's stored prediction against its measured spots, and stores `evaluation_metrics`.
 
-Joins a slide's measured spots with its stored prediction. Reading measurements is in `spots`, scoring in `score`.
+Reading measurements is in `spots`, scoring in `score`.
 """
 
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ class Paired:
 
 
 def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
-    """The fingerprint of a slide's `evaluation_metrics` from that of its prediction and of its spots."""
+    """Return the fingerprint of a slide's `evaluation_metrics` from those of its prediction and its spots."""
     facts = {k: v for k, v in measured.facts.items() if k not in predicted.facts}
     return predicted.extend(EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **facts)
 
 
 def store_metrics(store: Store, slide_id: str) -> Made:
-    """Brings a slide's `evaluation_metrics` up to date with its stored prediction and spots.
+    """Bring a slide's `evaluation_metrics` up to date with its stored prediction and spots.
 
-    Without measured spots there are none; where no spot lies on a tile, the table is empty. A note says so.
+    A slide without measured spots has no metrics. If no spot lies on a tile, the table is empty. A note says so.
     """
     predicted_from = require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
@@ -67,7 +67,7 @@ def store_metrics(store: Store, slide_id: str) -> Made:
 
 
 def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
-    """The paired values of those of `genes` that are both predicted and measured."""
+    """Return the paired values of those `genes` that are both predicted and measured."""
     require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
     predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
@@ -86,6 +86,6 @@ def _pairs(
     tiles = store.read(TILE_GRIDS.name, slide_id)
     xy = np.stack([spot_keys["x_px"], spot_keys["y_px"]], axis=1).astype(np.float64)
     side_px, side_y_px = sides_of(tiles)
-    # Near is near on the tissue: in pixels of x, where a tile is a square whatever the scan's pixels are.
+    # Distances are physical: scaled to pixels of x, in which a tile is square even if the scan's pixels are not.
     square = (1.0, side_px / side_y_px)
     return score.pair(xy * square, centers_of(tiles) * square, side_px)

@@ -1,4 +1,4 @@
-"""The numbers that sum up a slide's results, for tables that people read."""
+"""Summarizes a slide's results for tables that people read."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from stpath_assets.tables import EVALUATION_METRICS, TILE_GRIDS
 
 
 def summarize(store: Store, slide_id: str) -> dict[str, Any]:
-    """Numbers of a slide's metrics: `scored_genes`, `n_spots`, and `mean_pearson_r` where any gene has one."""
+    """Return a slide's `scored_genes`, `n_spots`, and `mean_pearson_r` if any gene has one."""
     scored = store.part(EVALUATION_METRICS.name, slide_id) is not None
     rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist() if scored else []
     r = [m["pearson_r"] for m in rows if m["pearson_r"] is not None]
@@ -23,7 +23,7 @@ def summarize(store: Store, slide_id: str) -> dict[str, Any]:
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
-    """One row a slide for a table of results: slide, tiles, genes, mean r and its spots."""
+    """Return one row per slide for a table of results: slide, tiles, genes, mean r and spots."""
     for slide_id in slide_ids:
         genes, _ = varies(store, slide_id)
         tiles = store.row_count(TILE_GRIDS.name, slide_id)

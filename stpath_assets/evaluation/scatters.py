@@ -1,4 +1,4 @@
-"""Scatters of predicted against measured expression, a PNG for each gene chosen."""
+"""Draws scatter plots of predicted against measured expression, one PNG per chosen gene."""
 
 import numpy.typing as npt
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from stpath_assets.tables import EVALUATION_METRICS
 
 
 def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
-    """Brings figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; as `draw_maps`."""
+    """Bring figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; see `draw_maps`."""
     made_from = store.fingerprint(EVALUATION_METRICS.name, row.slide_id)
     if made_from is None:
         pictures.keep_only(store.home, row.slide_id, "scatter", [])
@@ -37,7 +37,7 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
 def scatter(
     measured_log1p: npt.NDArray, predicted_log1p: npt.NDArray, *, title: str, pearson_r: float | None, demo: bool
 ) -> Figure:
-    """Predicted against measured log1p expression of the K paired spots, each (K,), with r in the title."""
+    """Plot predicted against measured log1p expression of the K paired spots, each (K,), with r in the title."""
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.scatter(measured_log1p, predicted_log1p, s=12, alpha=0.55, color="#5b2a86", linewidths=0)

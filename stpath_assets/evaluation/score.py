@@ -1,4 +1,4 @@
-"""Predicted against measured expression: spots are paired with their nearest tiles, genes scored one by one.
+"""Scores predicted against measured expression: pairs spots with their nearest tiles, and scores each gene.
 
 Pure functions over arrays, and the rows of `evaluation_metrics`. Reading measurements belongs in `spots`.
 """
@@ -16,10 +16,10 @@ import scipy
 from stpath_assets.tables import EVALUATION_METRICS
 
 CODE_VERSION = "1"
-"""Raised whenever the same predictions and counts give other rows of `evaluation_metrics`."""
+"""Raised when the same predictions and counts give other rows of `evaluation_metrics`."""
 
 PROTOCOL = "zero_shot:nearest_tile"
-"""The model saw no counts of the slide; spots are paired by `pair` and scored on log1p of raw counts."""
+"""The model saw no counts of the slide. Spots are paired by `pair` and scored on log1p of raw counts."""
 
 _TIE = 1 + 1e-9  # distances that differ by less are the same: rounding must not choose the tile
 _BLOCK = 512  # genes scored at a time, so that memory does not grow with the panel
@@ -32,12 +32,12 @@ Counts: TypeAlias = "npt.NDArray | scipy.sparse.csr_matrix | scipy.sparse.csc_ma
 def pair(
     spot_xy_px: npt.NDArray, tile_xy_px: npt.NDArray, side_px: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Each spot with the tile whose centre is nearest: indices of K spots, ascending, and of their K tiles.
+    """Pair each spot with the nearest tile centre. Returns the indices of K spots, ascending, and of their K tiles.
 
-    `spot_xy_px` (N, 2) and `tile_xy_px` (M, 2) are centres, `side_px` is a tile's side, all in level-0 pixels. A spot
-    further than side_px / sqrt(2), half a tile's diagonal, from every centre is left out: no spot whose centre lies
-    in a tile is lost, and one just beside a tile is taken if no further from its centre than its corners are. Of
-    tiles equally near, the one with the lowest index is taken.
+    `spot_xy_px` (N, 2) and `tile_xy_px` (M, 2) are centres, `side_px` is a tile's side, all in level-0 pixels. A spot is left
+    out if every centre is further away than side_px / sqrt(2), half a tile's diagonal. So every spot inside a tile is paired,
+    and a spot outside is paired if it is no further from the centre than the tile's corners. Of tiles at equal distance, the
+    one with the lowest index is taken.
     """
     spot_xy_px, tile_xy_px = (np.asarray(xy, np.float64).reshape(-1, 2) for xy in (spot_xy_px, tile_xy_px))
     if not len(spot_xy_px) or not len(tile_xy_px):
@@ -51,18 +51,18 @@ def pair(
 
 
 def score(predicted: npt.NDArray, measured: npt.NDArray) -> dict[str, npt.NDArray[np.float64]]:
-    """Scores G genes over K spots, by column name of `evaluation_metrics`: float64 (G,), NaN where undefined.
+    """Score G genes over K spots. Returns float64 (G,) by column name of `evaluation_metrics`, NaN if undefined.
 
-    `predicted` (K, G) is log1p expression, `measured` (K, G) raw counts, of which log1p is taken here.
+    `predicted` (K, G) is log1p expression, `measured` (K, G) raw counts, whose log1p is taken here.
 
-    - `pearson_r`: Pearson's correlation; undefined where either side is constant or K < 3.
+    - `pearson_r`: Pearson's correlation; undefined if either side is constant or K < 3.
     - `pearson_low`, `pearson_high`: its 95 % interval, tanh(atanh r ± 1.96 / sqrt(K - 3)) (Fisher, Metron 1, 1921);
-      undefined for K <= 3. It takes spots as independent: neighbours are not, so the true interval is wider.
-    - `r2`: 1 - SS_res / SS_tot of the prediction as it is, not of a line fitted through it; undefined where the
-      measurement is constant. Below 0, the measured mean would have been the better prediction.
+      undefined for K <= 3. It assumes independent spots. Neighbours are not independent, so the true interval is wider.
+    - `r2`: 1 - SS_res / SS_tot of the prediction itself, not of a line fitted through it; undefined if the measurement is
+      constant. Below 0, the measured mean would have been a better prediction.
     - `mse`: mean squared error, log1p counts squared; undefined for K = 0.
 
-    Raises `ValueError` for shapes that differ and values that are not finite: the stages before have refused them.
+    Raises `ValueError` for different shapes and values that are not finite, which earlier stages refuse.
     """
     x, y = np.asarray(predicted, np.float64), np.log1p(np.asarray(measured, np.float64))
     if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -72,7 +72,7 @@ def score(predicted: npt.NDArray, measured: npt.NDArray) -> dict[str, npt.NDArra
         return {name: np.full(g, np.nan) for name in _SCORES}
     dx, dy = x - x.mean(axis=0), y - y.mean(axis=0)
     ss_x, ss_y, ss_res = (np.einsum("kg,kg->g", d, d) for d in (dx, dy, x - y))
-    # Equal values have a mean that rounding moves off them: the sum of squares alone does not say "constant".
+    # Rounding moves the mean of equal values off them, so a sum of squares above 0 does not mean "not constant".
     flat_x, flat_y = (np.ptp(values, axis=0) == 0 for values in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.einsum("kg,kg->g", dx, dy) / (np.sqrt(ss_x) * np.sqrt(ss_y))
@@ -92,10 +92,10 @@ def metrics_table(
     measured_counts: Counts,
     protocol: str = PROTOCOL,
 ) -> tuple[pa.Table, list[str]]:
-    """A slide's rows of `evaluation_metrics`, in the order of `genes`, and the genes that were not measured.
+    """Return a slide's rows of `evaluation_metrics`, in the order of `genes`, and the genes that were not measured.
 
-    `predicted` (K, G) is log1p expression of `genes`, `measured_counts` (K, H) raw counts of `measured_genes`, dense
-    or sparse; row k of both is the k-th pair of `pair`. Without any pair (K = 0) the table is empty.
+    `predicted` (K, G) is log1p expression of `genes`, `measured_counts` (K, H) raw counts of `measured_genes`, dense or sparse.
+    Row k of both is the k-th pair of `pair`. Without pairs (K = 0) the table is empty.
     """
     if predicted.shape[0] != measured_counts.shape[0]:
         raise ValueError(f"{predicted.shape[0]} predictions are paired with {measured_counts.shape[0]} spots")
@@ -124,5 +124,5 @@ def metrics_table(
 
 
 def empty_metrics() -> pa.Table:
-    """`evaluation_metrics` without rows, for a slide that came without measured expression."""
+    """Return `evaluation_metrics` without rows, for a slide without measured expression."""
     return EVALUATION_METRICS.schema.empty_table()

@@ -1,7 +1,7 @@
 """Prediction: log1p expression of each tile from its features, by STPath.
 
-Fourth stage of the way of the data: reads features and their coordinates, knows nothing of pixels or
-measurements. Names are imported on first use, so that the organs and genes can be looked up without torch.
+The fourth stage of the data flow. It reads features and coordinates, and knows nothing about pixels or measurements. Names are
+imported on first use, so that organs and genes can be looked up without torch.
 """
 
 from typing import TYPE_CHECKING, Any

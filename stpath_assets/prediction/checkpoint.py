@@ -1,7 +1,7 @@
-"""STPath checkpoints: the published layout of tensors, and whether a file keeps to it.
+"""STPath checkpoints: the published layout of tensors, and the check that a file matches it.
 
-Every size is read off the tensors, so that small checkpoints load through the same code. What the tensors compute is in
-`stpath`; finding files is in `stpath_assets.weights`.
+Every size is read from the tensors, so small checkpoints load through the same code. The network is in `stpath`; finding files
+is in `stpath_assets.weights`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from stpath_assets.weights import read_state_dict
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a state dict says of its network."""
+    """The sizes of a network, from its state dict."""
 
     features: int
     d_model: int
@@ -29,7 +29,7 @@ class Sizes:
 
     @classmethod
     def of(cls, state: dict[str, Tensor], name: str) -> "Sizes":
-        """Reads every size off the tensors; raises `WeightsError` where those that tell it are missing."""
+        """Read every size from the tensors. Raises `WeightsError` if a tensor that is needed for this is missing."""
         try:
             d_model, features = state["input_encoder.image_embed.weight"].shape
             return cls(
@@ -42,11 +42,11 @@ class Sizes:
             )
         except (KeyError, ValueError, IndexError) as e:
             raise WeightsError(
-                f"{name}: is no STPath checkpoint ({e}: missing or misshapen); fetch stfm.pth again"
+                f"{name}: is not an STPath checkpoint ({e}: missing or misshapen); fetch stfm.pth again"
             ) from e
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the published layout and its shape."""
+        """Return the shape of every tensor of the published layout."""
         d, f = self.d_model, self.mlp
         shapes: dict[str, tuple[int, ...]] = {
             "input_encoder.image_embed.weight": (d, self.features),
@@ -69,22 +69,22 @@ class Sizes:
 
 
 def read(path: Path, device: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint in float32 on a device; files as `stpath_assets.weights.read_state_dict` reads them."""
+    """Return the tensors of a checkpoint in float32 on a device. See `stpath_assets.weights.read_state_dict`."""
     return {k: v.to(torch.float32) for k, v in read_state_dict(path, device).items()}
 
 
 def check(state: dict[str, Tensor], vocabulary: Vocabulary, name: str) -> Sizes:
-    """The sizes of a state dict that keeps to the published layout in every tensor and fits its vocabulary.
+    """Check that a state dict matches the published layout in every tensor and fits its vocabulary, and return its sizes.
 
-    Raises `WeightsError` for tensors that are missing, unknown, misshapen or not finite, and for a vocabulary of another
-    size; `name` is what the error calls the checkpoint.
+    Raises `WeightsError` for tensors that are missing, unknown, misshapen or not finite, and for a vocabulary of another size.
+    `name` is the checkpoint's name in the error.
     """
     sizes = Sizes.of(state, name)
     expected = sizes.shapes()
     missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
     if missing or unknown:
         raise WeightsError(
-            f"{name}: is no STPath checkpoint: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{name}: is not an STPath checkpoint: {len(missing)} tensors missing, {len(unknown)} unknown, "
             f"first {(missing + unknown)[0]}; fetch stfm.pth again"
         )
     for key, shape in expected.items():

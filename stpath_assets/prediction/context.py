@@ -1,7 +1,6 @@
-"""In-context spots: measured counts of some of a slide's spots, given to the network beside the images of all.
+"""In-context spots: measured counts of some of a slide's spots, given to the network in addition to all images.
 
-Counts may be a sparse matrix of the whole transcriptome: nothing of the width of the vocabulary is made
-dense.
+Counts may be a sparse matrix of the whole transcriptome. Nothing as wide as the vocabulary is made dense.
 """
 
 import warnings
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class Context:
     """Raw counts (M, K), dense or sparse, of K `genes` for the spots at M `indices` among all the tiles.
 
-    Genes are symbols or Ensembl ids, as the vocabulary finds them. Nothing given is ever changed.
+    Genes are symbols or Ensembl ids. The inputs are never changed.
     """
 
     indices: npt.ArrayLike
@@ -32,9 +31,9 @@ class Context:
 
     @classmethod
     def from_mask(cls, mask: npt.ArrayLike, counts: Any, genes: Sequence[str]) -> "Context":
-        """The spots where `mask` (N,) is True, from the counts (N, K) of all N tiles.
+        """Return the spots where `mask` (N,) is True, from the counts (N, K) of all N tiles.
 
-        Counts of the others are not looked at. Raises `SpotsError` for a mask that is not one of the N tiles.
+        Other counts are ignored. Raises `SpotsError` if the mask is not boolean, or not of length N.
         """
         chosen, tiles = np.asarray(mask), np.shape(counts)[0]
         if chosen.dtype != bool or chosen.shape != (tiles,):
@@ -46,12 +45,12 @@ class Context:
         return cls(indices, _rows(counts, indices), genes)
 
     def sample(self, fraction: float, seed: int) -> "Context":
-        """A random part of these spots, without repeats: the share `fraction` of them, rounded, at least one.
+        """Return a random part of these spots, without repeats: a share `fraction` of them, rounded, at least one.
 
         The same seed gives the same spots. Raises `SpotsError` for a fraction outside (0, 1].
         """
         if not 0 < fraction <= 1:
-            raise SpotsError(f"context: a fraction of {fraction:g} of the spots; give one above 0, at most 1")
+            raise SpotsError(f"context: cannot sample a fraction of {fraction:g}; give one above 0, at most 1")
         indices = np.asarray(self.indices)
         size = min(len(indices), max(1, round(fraction * len(indices))))
         chosen = np.sort(np.random.default_rng(seed).choice(len(indices), size, replace=False))
@@ -60,12 +59,10 @@ class Context:
     def columns(
         self, vocabulary: "Vocabulary", n: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], "scipy.sparse.csc_array"] | None:
-        """Indices (M,), the gene columns (U,) that are known, and float32 log1p counts (M, U) of each; None if no gene is
-        known.
+        """Return indices (M,), the known gene columns (U,), and their float32 log1p counts (M, U), or None if no gene is known.
 
-        Unknown genes are dropped; of several symbols of one Ensembl id the larger count is taken, spot by
-        spot. Raises `SpotsError` for indices outside the n tiles or given twice, and for counts that are
-        negative or not finite.
+        Unknown genes are dropped. If several symbols have one Ensembl id, each spot uses the largest count. Raises `SpotsError`
+        for indices outside the n tiles or given twice, and for counts that are negative or not finite.
         """
         indices, counts = self._checked(n)
         found = [vocabulary.find(str(g)) for g in self.genes]
@@ -87,8 +84,10 @@ class Context:
         try:
             counts = scipy.sparse.csc_array(self.counts, dtype=np.float64)
         except (TypeError, ValueError) as e:
-            raise SpotsError(f"context: counts are no matrix of numbers ({e}); give raw counts, spots by genes") from e
-        if not counts.has_canonical_format:  # several entries at one place mean their sum
+            raise SpotsError(
+                f"context: counts are not a matrix of numbers ({e}); give raw counts, spots by genes"
+            ) from e
+        if not counts.has_canonical_format:  # duplicate entries mean their sum
             counts = counts.copy()
             counts.sum_duplicates()
         if counts.shape != (len(indices), len(self.genes)):
@@ -101,7 +100,7 @@ class Context:
             )
         if len(indices) and (indices.min() < 0 or indices.max() >= n):
             raise SpotsError(
-                f"context: indices {indices.min()} to {indices.max()} leave the {n} tiles, which count from 0"
+                f"context: indices {indices.min()} to {indices.max()} are outside the {n} tiles, which count from 0"
             )
         if len(np.unique(indices)) != len(indices):
             raise SpotsError("context: a spot is given twice; give each index once")
@@ -111,14 +110,14 @@ class Context:
 
 
 def _rows(counts: Any, indices: npt.NDArray) -> Any:
-    """Some rows of counts, dense or sparse of any format."""
+    """Return some rows of counts, dense or sparse in any format."""
     return counts.tocsr()[indices] if scipy.sparse.issparse(counts) else np.asarray(counts)[indices]
 
 
 def _largest(
     row: npt.NDArray, column: npt.NDArray, values: npt.NDArray, shape: tuple[int, int]
 ) -> "scipy.sparse.csc_array":
-    """A sparse matrix from triplets; of several at one place, the largest."""
+    """Make a sparse matrix from triplets, keeping the largest of several values at one place."""
     order = np.lexsort((values, row, column))
     row, column, values = row[order], column[order], values[order]
     last = np.ones(len(row), bool)

@@ -1,6 +1,6 @@
-"""What the network takes in: features and coordinates of a slide's tiles, checked, and brought to its scale.
+"""Prepares the network's inputs: checks features and coordinates of a slide's tiles, and scales the coordinates.
 
-Nothing here copies the features as a whole or changes what it is given. Context is in `context`.
+The features are not copied as a whole, and inputs are not changed. Context is in `context`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,15 @@ from torch import Tensor
 from stpath_assets.errors import FeatureError
 
 ROWS = 2048
-"""Tiles that are worked on at once where they do not depend on each other: enough to keep a matrix product busy, 12 MB of
-features.
-"""
+"""Tiles processed at once where they do not depend on each other: enough for a fast matrix product, 12 MB of features."""
 
 
 def checked(
     features: npt.ArrayLike, coords: npt.ArrayLike, width: int, tile_ids: Sequence[str] | None
 ) -> tuple[npt.NDArray, npt.NDArray[np.float64]]:
-    """Features (N, width), as they are, and coords (N, 2) float64: numbers of right shapes and finite in float32.
+    """Return features (N, width) unchanged, and coords (N, 2) as float64, after checking shapes, types and finite values.
 
-    Raises `FeatureError` otherwise, naming tiles by `tile_ids` or else by their position.
+    Raises `FeatureError` if they are wrong, naming tiles by `tile_ids` or else by their position.
     """
     f, xy = np.asarray(features), np.asarray(coords)
     for what, values in (("features", f), ("coords", xy)):
@@ -47,13 +45,13 @@ def checked(
             some = ", ".join(str(i if tile_ids is None else tile_ids[i]) for i in bad[:5])
             raise FeatureError(
                 f"{what} of {len(bad)} tiles are not finite (NaN or infinite): {some}{', …' if len(bad) > 5 else ''}; "
-                "leave these tiles out or make them anew"
+                "leave these tiles out or compute them again"
             )
     return f, xy.astype(np.float64)
 
 
 def scaled_coordinates(xy: npt.NDArray[np.float64]) -> Tensor:
-    """Each axis by itself from 0 to 100, (N, 2) float32; an axis without extent is 0."""
+    """Scale each axis to 0 to 100, (N, 2) float32. An axis without extent becomes 0."""
     if len(xy) == 0:
         return torch.zeros(0, 2)
     offset = xy - xy.min(axis=0)
@@ -62,5 +60,5 @@ def scaled_coordinates(xy: npt.NDArray[np.float64]) -> Tensor:
 
 
 def chunks(n: int, size: int) -> Iterator[slice]:
-    """Consecutive slices that cover 0 to n, of `size` but for the last."""
+    """Yield consecutive slices of `size` that cover 0 to n; the last may be shorter."""
     return (slice(first, min(first + size, n)) for first in range(0, n, size))

@@ -1,4 +1,4 @@
-"""Maps of predicted expression over the tissue, a PNG for each gene chosen."""
+"""Draws maps of predicted expression over the tissue, one PNG per chosen gene."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,13 @@ from stpath_assets.tables import STPATH_PREDICTIONS, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
 
 MAX_GENES = 12
-"""Panels up to this size get a figure for every gene; larger ones for those that the settings name."""
+"""Panels up to this size get a figure for every gene; larger ones only for the genes in the settings."""
 
 
 def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
-    """Brings figures/<slide_id>/map_<gene>.png up to date for the chosen genes; the first few as small pictures by gene."""
+    """Bring figures/<slide_id>/map_<gene>.png up to date for the chosen genes. Returns small pictures of the first few, by
+    gene.
+    """
     made_from = store.require(STPATH_PREDICTIONS.name, row.slide_id)
     paths = {
         g: pictures.path_of(store.home, row.slide_id, "map", g) for g in genes_to_draw(store, row.slide_id, settings)
@@ -47,13 +49,13 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, st
 
 
 def genes_to_draw(store: Store, slide_id: str, settings: Settings) -> list[str]:
-    """The genes of a slide's stored prediction that get figures."""
+    """Return the genes of a slide's stored prediction that get figures."""
     genes = [str(g) for g in store.read(STPATH_PREDICTIONS.name, slide_id, ["gene"])["gene"].drop_null()]
     return pick_genes(genes, split_genes(settings.figure_genes))
 
 
 def pick_genes(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The genes of a panel that get a figure: all of a small one, those `wanted` of a large one, or else its first."""
+    """Return the genes of a panel that get a figure: all of a small panel, else those in `wanted`, else its first."""
     if len(genes) <= MAX_GENES:
         return list(genes)
     return [g for g in wanted if g in set(genes)][:MAX_GENES] or list(genes)[:MAX_GENES]
@@ -70,14 +72,14 @@ def expression_map(
     mpp_xy: tuple[float, float],
     demo: bool,
 ) -> Figure:
-    """Values of tiles in magma over the slide's thumbnail, beside the thumbnail alone.
+    """Draw the slide's thumbnail, and next to it the tiles' values in the colour map magma.
 
-    `size_px` is the slide's (width, height), `centers_px` (N, 2) and `sides_px` (along x and y) are level-0 pixels,
-    `mpp_xy` µm per pixel along x and y, `values` (N,) log1p expression. Axes are in mm from the slide's top-left corner.
+    `size_px` is the slide's (width, height). `centers_px` (N, 2) and `sides_px` (along x and y) are level-0 pixels, `mpp_xy`
+    is µm per pixel along x and y, `values` (N,) log1p expression. Axes are in mm from the slide's top-left corner.
     """
     to_mm, sides = np.array(mpp_xy) / 1000, np.array(sides_px)
     extent = (0.0, size_px[0] * to_mm[0], size_px[1] * to_mm[1], 0.0)
-    # The view is the tissue with a margin: on a wide glass, a small section would be a speck.
+    # Show the tissue with a margin: on a wide glass, a small section would be a speck.
     low = np.maximum((centers_px.min(0) - 3 * sides) * to_mm, 0)
     high = np.minimum((centers_px.max(0) + 3 * sides) * to_mm, (extent[1], extent[2]))
     height_to_width = float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.4, 1.8))

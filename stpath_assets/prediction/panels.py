@@ -1,6 +1,6 @@
-"""Panels: the genes to predict, as they are named on the command line and in the settings.
+"""Panels: the genes to predict, as given on the command line and in the settings.
 
-Whether the weights know a gene is for `vocabulary` to say; reading measured expression is in `spots`.
+`vocabulary` checks whether the weights know a gene. Reading measured expression is in `spots`.
 """
 
 import json
@@ -22,21 +22,21 @@ _TOP = re.compile(r"top(\d+):(.+)", re.IGNORECASE)
 _LISTS = (".txt", ".json")
 
 MIN_SHARE = 0.1
-"""Share of a sample's spots that must have counted a gene for it to be among the most variable."""
+"""Share of a sample's spots in which a gene must be counted to be a candidate for the most variable genes."""
 
 
 def read_panel(text: str, vocabulary: "Callable[[], Vocabulary]") -> list[str] | None:
-    """The genes of a panel; None is every gene that the weights know.
+    """Return the genes of a panel; None means every gene that the weights know.
 
     - `all`
     - `EPCAM,ERBB2`: symbols or Ensembl ids, comma-separated
-    - a path ending in .txt (genes by line, space or comma, `#` begins a comment) or .json (a list of genes, or HEST's
-      `{"genes": […]}`): its genes
-    - `top50:PATH`, or another number: of a .txt or .json its first 50 genes; of measured expression (any form that
-      `spots.read_spots` takes) its 50 most variable genes, see `most_variable`
+    - a path ending in .txt (genes separated by lines, spaces or commas; `#` begins a comment) or .json (a list of genes, or
+      HEST's `{"genes": […]}`)
+    - `top50:PATH`, or another number: the first 50 genes of a .txt or .json, or the 50 most variable genes of measured expression
+      in any format of `spots.read_spots`; see `most_variable`
 
-    `vocabulary` is called only where genes must be chosen. Raises `SettingsError` for a panel that is empty, unreadable, or
-    smaller than asked for, `SpotsError` for measured expression that cannot be read.
+    `vocabulary` is called only if genes must be chosen. Raises `SettingsError` for a panel that is empty, unreadable, or smaller
+    than asked for, `SpotsError` for measured expression that cannot be read.
     """
     text = text.strip()
     if text.casefold() == "all":
@@ -49,7 +49,7 @@ def read_panel(text: str, vocabulary: "Callable[[], Vocabulary]") -> list[str] |
 
 
 def absolute(text: str) -> str:
-    """The same panel for who stands in another folder: a path in it is made absolute."""
+    """Return the panel with an absolute path, so that it means the same in another folder."""
     text = text.strip()
     if top := _TOP.fullmatch(text):
         return f"top{top[1]}:{Path(top[2].strip()).expanduser().absolute()}"
@@ -59,11 +59,11 @@ def absolute(text: str) -> str:
 
 
 def most_variable(spots: "Spots", k: int, vocabulary: "Vocabulary") -> list[str]:
-    """The k genes whose log1p counts have the largest variance over a sample's spots, the largest first, ties by symbol.
+    """Return the k genes with the largest variance of log1p counts over a sample's spots, largest first, ties by symbol.
 
-    Candidates are genes counted in at least 10 % of the spots, as for HEST's panels (Jaume et al., NeurIPS 2024), and
-    known to the weights, each column once. HEST ranks them by scanpy's normalised dispersion; here it is the variance
-    itself, so that the choice needs no binning of means. Raises `SettingsError` where fewer than k are left.
+    Candidates are genes that the weights know, and that are counted in at least 10 % of the spots, as for HEST's panels (Jaume et
+    al., NeurIPS 2024), one per column. HEST ranks them by scanpy's normalised dispersion. Here it is the variance itself, which
+    needs no binning of means. Raises `SettingsError` if fewer than k are left.
     """
     n = len(spots.spot_ids)
     logs = spots.counts.astype(np.float64)
@@ -73,7 +73,7 @@ def most_variable(spots: "Spots", k: int, vocabulary: "Vocabulary") -> list[str]
     counted = np.diff(logs.indptr) >= MIN_SHARE * n
     columns: set[int] = set()
     chosen: list[str] = []
-    # Rounded, so that sums taken in another order do not tell ties apart.
+    # Rounded, so that the order of summation does not break ties.
     for i in np.lexsort((np.array(spots.genes), -variance.round(12))):
         column = vocabulary.find(spots.genes[i]) if counted[i] else None
         if column is not None and column not in columns:
@@ -104,7 +104,7 @@ def _top(k: int, path: Path, vocabulary: "Callable[[], Vocabulary]") -> list[str
 
 
 def _listed(path: Path) -> list[str]:
-    """The genes of a .txt or .json file, in its order, each once."""
+    """Return the genes of a .txt or .json file, in its order, without duplicates."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:

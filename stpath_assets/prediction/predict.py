@@ -1,7 +1,7 @@
-"""From features to predicted expression: as an AnnData in a notebook, as a stored part in a data root.
+"""Predicts expression from features: as an AnnData in a notebook, or as a stored part in a data root.
 
-Which weights belong to which features is decided here: GigaPath's to the published model, the demo
-descriptor's to the demo weights. The network itself is in `stpath`.
+This module decides which weights belong to which features: the published model to GigaPath's, the demo weights to the demo
+descriptor's. The network is in `stpath`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stpath_assets.prediction.stpath import Dtype, STPath
 
 CODE_VERSION = "1"
-"""Raised whenever the same features and weights give other numbers."""
+"""Raised when the same features and weights give other numbers."""
 
 _STORED_PROVENANCE = ("stpath_weights_sha256", "vocabulary_sha256", "organ", "tech", "genes", "dtype")
 
@@ -47,7 +47,7 @@ DEMO_VOCABULARY = DEMO_WEIGHTS.with_name("symbol2ensembl-demo.json")
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """STPath weights that are chosen but not loaded. `name` is what tables say: `stpath` or `stpath-demo`."""
+    """STPath weights that are chosen but not loaded. `name` is the model's name in tables: `stpath` or `stpath-demo`."""
 
     name: str
     weights: Path | None
@@ -57,9 +57,7 @@ class ModelChoice:
 
     @classmethod
     def for_encoder(cls, encoder: str, settings: Settings) -> "ModelChoice":
-        """The weights that take an encoder's features: the demo's for the demo descriptor, else those of the
-        settings.
-        """
+        """Return the weights for an encoder's features: the demo's for the demo descriptor, else those of the settings."""
         if encoder == "demo":
             return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device, settings.dtype)
         return cls("stpath", settings.weights, settings.vocabulary, settings.device, settings.dtype)
@@ -70,7 +68,7 @@ class ModelChoice:
         return "demo" if self.name == "stpath-demo" else "gigapath"
 
     def load(self) -> "STPath":
-        """The model, kept for the life of the process."""
+        """Return the model. It stays loaded for the life of the process."""
         if self.vocabulary is None:
             raise _no_vocabulary()
         path = weights.locate(self.weights, weights.STPATH)
@@ -78,18 +76,18 @@ class ModelChoice:
         return _load(path, self.vocabulary, weights.choose_device(self.device), self.dtype, mtimes)
 
     def load_vocabulary(self) -> Vocabulary:
-        """The vocabulary alone, to look genes up before any work is done."""
+        """Return the vocabulary alone, to look up genes before any work is done."""
         return Vocabulary.load(self.vocabulary) if self.vocabulary is not None else self.load().vocabulary
 
     def panel(self, genes: str) -> list[str] | None:
-        """The genes that a setting names, None for all; see `panels.read_panel`."""
+        """Return the genes of a setting, None for all; see `panels.read_panel`."""
         return read_panel(genes, self.load_vocabulary)
 
     def facts(self) -> dict[str, str]:
-        """What predictions depend on beside features, organ, technology and genes, by the names that fingerprints use.
+        """Return what predictions depend on besides features, organ, technology and genes, by the names of fingerprints.
 
-        That is the model's provenance (`STPath.provenance`) but for the device: it changes numbers by some 1e-6, less than a
-        user could see, and a slide should not be predicted anew because a GPU was busy. Loads no model.
+        This is the model's provenance (`STPath.provenance`) without the device. Devices change numbers by about 1e-6, less than a
+        user could see, and a busy GPU should not cause a new prediction. Does not load the model.
         """
         if self.vocabulary is None:
             raise _no_vocabulary()
@@ -101,14 +99,14 @@ class ModelChoice:
         }
 
     def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
-        """The fingerprint of predictions from features; `genes` None is all."""
+        """Return the fingerprint of predictions from features. `genes` None is all."""
         return extend(features, row, genes, self.facts())
 
 
 def extend(
     features: Fingerprint, row: Registered, genes: Sequence[str] | None, facts: Mapping[str, str]
 ) -> Fingerprint:
-    """The fingerprint of predictions from features by a model of those facts; `genes` None is all."""
+    """Return the fingerprint of predictions from features by a model with these facts. `genes` None is all."""
     return features.extend(
         STPATH_PREDICTIONS.name,
         CODE_VERSION,
@@ -134,7 +132,7 @@ def _load(path: Path, vocabulary: Path, device: str, dtype: "Dtype", _mtimes: tu
 
 
 def _mtime(path: Path) -> int:
-    # A file that is missing is named when it is loaded.
+    # Loading reports a missing file.
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
@@ -180,7 +178,7 @@ def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: 
 def _predict_by_gene(
     choice: ModelChoice, features: Features, row: Registered, genes: Sequence[str] | None
 ) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
-    """Predict a slide, some genes at a time in sorted order, with a progress bar. Checks and loading come first, at the call."""
+    """Predict some genes at a time, in sorted order, with a progress bar. Checks and loading happen at the call."""
     _check_encoder(choice, features)
     model = choice.load()
     names = sorted(model.vocabulary.select(genes)[0])
@@ -193,7 +191,7 @@ def _predict_by_gene(
 def to_anndata(
     features: Features, genes: Sequence[str], x: npt.NDArray[np.float32], model: str, facts: dict[str, Any]
 ) -> "anndata.AnnData":
-    """The contract of predictions as an AnnData; see `predict_expression`."""
+    """Return predictions as an AnnData; see `predict_expression`."""
     import anndata
     import pandas as pd
 
@@ -205,7 +203,7 @@ def to_anndata(
         "mpp": features.tile_mpp,
         "slide_mpp": features.slide_mpp,
         "version": __version__,
-        # HDF5 has no null: an absent organ or tech is the padding token's own name, an absent panel `all`.
+        # HDF5 has no null: a missing organ or tech is the padding token's name, a missing panel is `all`.
         **{k: v if v is not None else "all" if k == "genes" else tokens.PAD for k, v in facts.items()},
     }
     return anndata.AnnData(
@@ -230,7 +228,7 @@ def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
 
 
 def varies(store: Store, slide_id: str) -> tuple[int, bool]:
-    """How many genes are stored, and whether any differs between tiles (of a single tile there is no telling: yes)."""
+    """Return the number of stored genes, and whether any differs between tiles (True if there is a single tile)."""
     rows = store.rows(
         "select count(*), bool_or(len(expression_log1p) = 1 or list_min(expression_log1p) < list_max(expression_log1p)) "
         f"from {NAME}.parts.{STPATH_PREDICTIONS.name} where gene is not null and slide_id = ?",

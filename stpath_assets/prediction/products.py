@@ -1,4 +1,4 @@
-"""Matrix products on CPU, by the fastest operation that gives the right result."""
+"""Matrix products on the CPU, by the fastest operation that gives the right result."""
 
 import warnings
 from functools import cache
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b, (M, K) and (L, K) -> (M, L).
+    """Return x Wᵀ + b, (M, K) and (L, K) -> (M, L).
 
-    Float32 on CPU goes to oneDNN, by the operation that compiled PyTorch uses: 230 GFLOP/s a core on an AMD EPYC against 100
-    by the library behind `F.linear`.
+    Float32 on the CPU uses oneDNN, through the operation that compiled PyTorch uses: 230 GFLOP/s per core on an AMD EPYC, against
+    100 by the library behind `F.linear`.
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() and onednn_works():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -21,9 +21,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @cache
 def onednn_works() -> bool:
-    """Whether oneDNN's product is here and agrees with `F.linear` on a small case; looked at once a process.
+    """Return whether oneDNN's product is available and agrees with `F.linear` on a small case. Checked once per process.
 
-    The operation is PyTorch's own and not documented: one that has changed costs time, and must not end a prediction.
+    The operation is internal to PyTorch and undocumented. If it changes, predictions get slower but do not fail.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False

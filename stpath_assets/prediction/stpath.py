@@ -1,9 +1,9 @@
-"""The STPath network: exact, in memory that grows with the number of tiles and not with its square.
+"""The STPath network: exact, with memory that grows with the number of tiles, not its square.
 
-Huang et al., "STPath: a generative foundation model for integrating spatial transcriptomics and whole-slide
-images", npj Digital Medicine 2025. Written from the description of what the published weights compute.
-Attention carries a bias w_h · |xy_i - xy_j|: on CUDA a fused kernel makes it where it is added, elsewhere it is made for
-a chunk of rows at a time. Gene columns are touched only where they are asked for. Units: coordinates any, expression log1p.
+Huang et al., "STPath: a generative foundation model for integrating spatial transcriptomics and whole-slide images", npj
+Digital Medicine 2025. Written from the description of what the published weights compute. Attention has a bias w_h · |xy_i -
+xy_j|: on CUDA a fused kernel computes it where it is added, elsewhere it is computed for a chunk of rows at a time. Only the
+gene columns that are asked for are read. Units: coordinates any, expression log1p.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ from stpath_assets.vocabulary.genes import MASK_COLUMN, Unknown, Vocabulary
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 CHUNK_BYTES = 24 * 2**20
-"""Memory for what attention holds of a chunk of rows against all tiles: distances, one head's scores, their softmax."""
+"""Memory of attention for a chunk of rows against all tiles: distances, the scores of one head, and their softmax."""
 
 MIN_CHUNK = 128  # with fewer rows, matrix products would starve, whatever the memory
 
@@ -43,11 +43,11 @@ GENES_A_BLOCK = (64, 512)  # at least, at most; 64 are a row group of the stored
 
 
 class STPath:
-    """The network with its vocabulary. Everything it needs is in `state`, under the published names.
+    """The network with its vocabulary. `state` holds all tensors under their published names.
 
-    `dtype` is that of the matrix products inside the blocks, and of attention where it is fused (on CUDA); sums, norms,
-    softmax, distances, embeddings and the head stay float32 whatever it is. Of the golden outputs, log1p values up to 2.0,
-    float32 is off by at most 1.2e-6, float16 by 0.0014, bfloat16 by 0.013 (measured on CPU).
+    `dtype` is the type of the matrix products inside the blocks, and of fused attention (on CUDA). Sums, norms, softmax,
+    distances, embeddings and the head are always float32. Largest errors on the golden outputs (log1p values up to 2.0,
+    measured on CPU): float32 1.2e-6, float16 0.0014, bfloat16 0.013.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class STPath:
         dtype: Dtype = "float32",
     ) -> None:
         if dtype not in get_args(Dtype):
-            raise SettingsError(f"{dtype!r} is no dtype of the network; known: {', '.join(get_args(Dtype))}")
+            raise SettingsError(f"unknown dtype {dtype!r}; known: {', '.join(get_args(Dtype))}")
         self.sizes = checkpoint.check(state, vocabulary, name)
         self.vocabulary, self.sha256, self.dtype = vocabulary, sha256, dtype
         self.device = state["gene_exp_head.1.bias"].device
@@ -74,7 +74,7 @@ class STPath:
     def load(
         cls, weights: str | Path, vocabulary: str | Path, device: str = "cpu", dtype: Dtype = "float32"
     ) -> "STPath":
-        """Loads a checkpoint in the published layout (`torch.save` or safetensors) and its vocabulary, whatever its sizes.
+        """Load a checkpoint of any size in the published layout (`torch.save` or safetensors), and its vocabulary.
 
         Raises `WeightsError` for files that are missing, damaged, incomplete, or do not fit each other.
         """
@@ -83,9 +83,9 @@ class STPath:
         return cls(state, Vocabulary.load(vocabulary), path.name, sha256_of_file(path), dtype)
 
     def provenance(self, organ: str | None, tech: str | None, genes: Sequence[str] | None) -> dict[str, Any]:
-        """What a prediction was made from, beside its features: everything but `device` can change its numbers visibly.
+        """Return what a prediction depends on besides its features. All but `device` can change its numbers visibly.
 
-        Devices differ in the order of sums alone, by some 1e-6. `genes` is None for all, else in ascending order.
+        Devices differ only in the order of sums, by about 1e-6. `genes` is None for all, else in ascending order.
         """
         return {
             "stpath_weights_sha256": self.sha256,
@@ -109,12 +109,12 @@ class STPath:
         unknown: Unknown = "error",
         tile_ids: Sequence[str] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Predicted log1p expression, (N, genes) float32, columns in the order asked for.
+        """Predict log1p expression, (N, genes) float32, columns in the order of `genes`.
 
-        `features` (N, 1536); `coords` (N, 2) centres in any unit; `genes` None for every gene by column;
-        `context` measured counts of some of the N spots; `tile_ids` names tiles in errors. Inputs are never
-        changed. Raises `FeatureError` for wrong shapes and numbers that are not finite, `VocabularyError` for
-        unknown organs, technologies and genes, `SpotsError` for a context that does not fit.
+        `features` (N, 1536). `coords` (N, 2) centres in any unit. `genes` None is every gene, by column. `context` holds measured
+        counts of some of the N spots. `tile_ids` names tiles in errors. Inputs are never changed. Raises `FeatureError` for wrong
+        shapes and values that are not finite, `VocabularyError` for unknown organs, technologies and genes, `SpotsError` for a
+        context that does not fit.
         """
         names, _ = self.vocabulary.select(genes, unknown)
         out, done = np.empty((0, len(names)), np.float32), 0
@@ -137,7 +137,7 @@ class STPath:
         unknown: Unknown = "error",
         tile_ids: Sequence[str] | None = None,
     ) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
-        """As `predict`, but yields (genes, values (N, len(genes))) for some genes at a time: all genes in little memory."""
+        """Predict as `predict` does, but yield (genes, values (N, len(genes))) for some genes at a time, to save memory."""
         names, columns = self.vocabulary.select(genes, unknown)
         x = self._hidden(*checked(features, coords, self.sizes.features, tile_ids), organ, tech, context)
         for part in chunks(len(columns), block_genes(len(x))):
@@ -152,7 +152,7 @@ class STPath:
         tech: str | None,
         context: Context | None,
     ) -> Tensor:
-        """What the head reads each gene from, (N, d)."""
+        """Return the hidden state of the last layer, (N, d), from which the head reads each gene."""
         s = self.state
         x = torch.empty(len(features), self.sizes.d_model, device=self.device)
         for rows in chunks(len(x), ROWS):
@@ -164,21 +164,19 @@ class STPath:
         self._transform(x, scaled_coordinates(xy).T.contiguous().to(self.device))
         x = self._norm(x, "gene_exp_head.0")
         if not x.isfinite().all():
-            raise FeatureError(
-                f"the network's numbers overflow in {self.dtype}: check the features' scale, or use float32"
-            )
+            raise FeatureError(f"numbers overflow in {self.dtype}: check the features' scale, or use float32")
         return x
 
     @torch.inference_mode()
     def _head(self, x: Tensor, columns: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The genes of some columns, (N, d) -> (N, G), each gene's values side by side in memory, as they are stored."""
+        """Compute the genes of some columns, (N, d) -> (N, G), with each gene's values contiguous, as they are stored."""
         weight, bias = self._pair("gene_exp_head.1")
         rows = torch.from_numpy(columns).to(self.device)
         values = linear(weight[rows], x).add_(bias[rows, None])  # (G, d) x (N, d)ᵀ -> (G, N)
         return values.cpu().numpy().T
 
     def _add_expression(self, x: Tensor, context: Context | None) -> None:
-        """Adds the gene embedding to x (N, d): of what was measured, of the mask token where nothing was."""
+        """Add the gene embedding to x (N, d): of the measured counts, or of the mask token without any."""
         embed = self.state["input_encoder.gene_embed.weight"]  # (d, genes)
         measured = None if context is None else context.columns(self.vocabulary, len(x))
         unmeasured = torch.ones(len(x), 1, device=self.device)
@@ -193,9 +191,9 @@ class STPath:
         x.addcmul_(unmeasured, embed[:, MASK_COLUMN])
 
     def _transform(self, x: Tensor, xy: Tensor) -> None:
-        """The blocks, (N, d) -> (N, d), in place; xy (2, N).
+        """Apply the blocks, (N, d) -> (N, d), in place; xy (2, N).
 
-        Queries, keys and values of all tiles stand in memory; distances, scores and the MLP only for a chunk of rows.
+        Queries, keys and values of all tiles are in memory; distances, scores and the MLP only for a chunk of rows.
         """
         n, d = x.shape
         heads = self.sizes.heads
@@ -213,7 +211,7 @@ class STPath:
                 y.add_(self._mlp(y, f"model.blks.{i}.mlp"))
 
     def _mlp(self, x: Tensor, name: str) -> Tensor:
-        """fc2(LayerNorm(GELU(fc1(x)))): the norm is inside, none before."""
+        """Return fc2(LayerNorm(GELU(fc1(x)))). The norm is inside; there is none before."""
         h = F.gelu(self._linear(x, f"{name}.fc1"))
         return self._linear(self._norm(h, f"{name}.norm"), f"{name}.fc2")
 
@@ -229,18 +227,18 @@ class STPath:
 
 
 def chunk_rows(n: int, budget: int = CHUNK_BYTES) -> int:
-    """Rows of which three float32 numbers for each of n tiles fit the budget."""
+    """Return how many rows fit the budget, with three float32 numbers per row for each of n tiles."""
     return max(MIN_CHUNK, budget // (3 * 4 * max(n, 1)))
 
 
 def block_genes(n: int, budget: int = BLOCK_BYTES) -> int:
-    """Genes whose float32 values of n tiles fit the budget, in whole row groups of the stored table."""
+    """Return how many genes of n tiles fit the budget as float32, in whole row groups of the stored table."""
     least, most = GENES_A_BLOCK
     return min(most, max(least, budget // (4 * max(n, 1)) // least * least))
 
 
 def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """softmax(q·k / sqrt(d) + w_h · distance) v in float32, for a chunk of c rows at a time, on any device.
+    """Compute softmax(q·k / sqrt(d) + w_h · distance) v in float32, for a chunk of c rows at a time, on any device.
 
     q, k, v (heads, N, d), xy (2, N), weights w (heads,) -> rows and their (c, heads · d).
     """
@@ -259,10 +257,10 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> It
 
 
 def distances(xy: Tensor, all_xy: Tensor, out: Tensor, spare: Tensor) -> Tensor:
-    """Euclidean distances, (2, c) and (2, N) -> (c, N), written to `out`; `spare` is as large.
+    """Compute Euclidean distances, (2, c) and (2, N) -> (c, N), into `out`; `spare` has the same size.
 
-    By differences, not by the expanded square: that loses the digits of close pairs. Made anew in each layer: keeping
-    them would take N² floats and save at most 4 % of the time (4,000 tiles).
+    Uses differences, because the expanded square loses the digits of close pairs. Computed again in each layer: keeping them
+    would take N² floats and save at most 4 % of the time (4,000 tiles).
     """
     torch.sub(xy[0, :, None], all_xy[0], out=out)
     torch.sub(xy[1, :, None], all_xy[1], out=spare)
@@ -270,12 +268,12 @@ def distances(xy: Tensor, all_xy: Tensor, out: Tensor, spare: Tensor) -> Tensor:
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """As `_chunked`, in the dtype of q, the distance computed inside the kernel where it is added: no score in memory.
+    """Compute the same as `_chunked`, in the dtype of q, with the distance added inside the kernel and no scores in memory.
 
-    Compiled on CUDA. Elsewhere it runs as plain operations with all N x N scores in memory, which only a test wants.
+    Compiled on CUDA. Elsewhere, for tests only, it runs as plain operations with all N x N scores in memory.
     """
     heads, n, width = q.shape
-    # The kernels take head sizes of powers of two from 16; zeros beside q and k change no product.
+    # The kernels need head sizes that are powers of two from 16. Padding q and k with zeros changes no product.
     wide = max(16, 1 << (width - 1).bit_length())
     if wide != width:
         q, k, v = (F.pad(t, (0, wide - width)) for t in (q, k, v))
@@ -297,5 +295,5 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, x: Tensor, y: Tensor, weights: Tensor
 
 @cache
 def _compiled() -> Any:
-    # Dynamic: slides differ in their number of tiles, and a compilation for each would take longer than the slide.
+    # Dynamic shapes: slides differ in their number of tiles, and compiling for each would take longer than the slide.
     return torch.compile(_flex, dynamic=True)

@@ -1,7 +1,7 @@
-"""Model weights: where the files are, what they hold, and the device they are loaded on.
+"""Model weights: finding, downloading, reading and hashing files, and choosing the device.
 
-`files` finds and reads them, `hub` fetches them from Hugging Face, `hashes` remembers their SHA-256, `device` chooses where to
-compute. Which network they belong to is known in `features` and `prediction`. Importing it imports no torch.
+`files` finds and reads them, `hub` downloads them from Hugging Face, `hashes` caches their SHA-256, `device` chooses where to
+compute. The networks are in `features` and `prediction`. Importing it does not import torch.
 """
 
 from stpath_assets.weights.device import Precision, choose_device, choose_precision

@@ -1,4 +1,4 @@
-"""The device and the precision to compute on: as the settings ask, or what suits this machine."""
+"""Chooses the device and the precision, from the settings or to suit this machine."""
 
 import ctypes
 from typing import Literal, cast
@@ -6,13 +6,13 @@ from typing import Literal, cast
 from stpath_assets.errors import WeightsError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""Of a model's matrix products."""
+"""Precision of a model's matrix products."""
 
 
 def choose_device(name: str) -> str:
-    """The device to compute on: `auto` is CUDA where there is one.
+    """Return the device to compute on; `auto` is CUDA if there is a GPU.
 
-    Raises `WeightsError` where a device is asked for that this machine lacks.
+    Raises `WeightsError` for a device that this machine lacks.
     """
     if name == "cpu" or (name == "auto" and not _has_cuda_driver()):
         return "cpu"  # without torch, which takes seconds to load
@@ -28,10 +28,10 @@ def choose_device(name: str) -> str:
 
 
 def choose_precision(name: str, device: str) -> Precision:
-    """The precision of an encoder's matrix products on a device: `auto` is float16, as GigaPath was published with, on a
-    GPU that has units for it, else float32.
+    """Return the precision of an encoder's matrix products on a device.
 
-    Raises `WeightsError` for one that the device lacks.
+    `auto` is float16 on a GPU with units for it, as GigaPath was published with, else float32. Raises `WeightsError` for a
+    precision that the device lacks.
     """
     on_gpu = device.startswith("cuda")
     if not on_gpu:

@@ -1,7 +1,7 @@
 """Finds and reads model weights: local files first, then the Hugging Face hub at a pinned revision.
 
-With local files nothing touches the network; the hub's client is in `hub`. Files are read as safetensors or with
-`weights_only`: a checkpoint never runs code.
+With local files, nothing uses the network. The hub's client is in `hub`. Files are read as safetensors or with `weights_only`, so
+a checkpoint never runs code.
 """
 
 import zipfile
@@ -27,9 +27,9 @@ STPATH = HubFile("tlhuang/STPath", "stfm.pth", "main", "STPATH_WEIGHTS")
 
 
 def locate(local: Path | None, published: HubFile) -> Path:
-    """The local file if one is given, else the hub's, downloaded or from its cache.
+    """Return the local file if one is given, else the hub's, from its cache or downloaded.
 
-    Raises `WeightsError` with the steps to take where there is neither.
+    Raises `WeightsError` with the steps to take if neither is available.
     """
     if local is not None:
         path = Path(local).expanduser()
@@ -40,7 +40,7 @@ def locate(local: Path | None, published: HubFile) -> Path:
 
 
 def present(local: Path | None, published: HubFile) -> Path:
-    """The local file, or that in the hub's cache. Raises `WeightsError` where neither is there; fetches nothing."""
+    """Return the local file, or the hub's from its cache. Raises `WeightsError` if neither exists. Downloads nothing."""
     if local is not None:
         return locate(local, published)
     path = hub.cached(published)
@@ -54,9 +54,9 @@ def present(local: Path | None, published: HubFile) -> Path:
 
 
 def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":
-    """The tensors of a checkpoint, safetensors by its suffix, else a `torch.save` of a plain state dict.
+    """Return the tensors of a checkpoint: safetensors by its suffix, else a `torch.save` of a plain state dict.
 
-    Raises `WeightsError` for what is damaged or holds anything but tensors.
+    Raises `WeightsError` if the file is damaged or holds anything but tensors.
     """
     import torch
     from safetensors.torch import load_file
@@ -65,7 +65,7 @@ def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]
         if path.suffix == ".safetensors":
             state = load_file(path, device=device)
         else:
-            # Only torch's zip form can be mapped into memory; checkpoints from before 2020 are bare pickles.
+            # Only torch's zip format can be memory-mapped; checkpoints from before 2020 are bare pickles.
             mmap = device == "cpu" and zipfile.is_zipfile(path)
             state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except FileNotFoundError as e:

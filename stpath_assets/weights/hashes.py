@@ -1,7 +1,7 @@
-"""SHA-256 of large files that seldom change, computed once a file and remembered on this machine.
+"""SHA-256 of large files that rarely change, computed once and cached on this machine.
 
-A file counts as unchanged while its path, size, time of change and inode are the same. The memory is one JSON file in
-`$XDG_CACHE_HOME/stpath-assets`; lost or damaged, it is made again. `doctor` verifies that files still match.
+A file counts as unchanged if its path, size, modification time and inode are the same. The cache is one JSON file in
+`$XDG_CACHE_HOME/stpath-assets`; if it is lost or damaged, it is rebuilt. `doctor` verifies that files still match.
 """
 
 import json
@@ -25,39 +25,40 @@ _OF = "\n"  # between a file's path and what is remembered of it beside its hash
 
 
 def cache_file() -> Path:
-    """Where hashes are remembered."""
+    """Return the path of the cache."""
     root = os.environ.get("XDG_CACHE_HOME", "")
-    # By the XDG rules a relative path counts as not given.
+    # The XDG rules ignore a relative path.
     folder = Path(root) if Path(root).is_absolute() else Path("~/.cache").expanduser()
     return folder / "stpath-assets" / "sha256.json"
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal: remembered, else computed. Raises `StorageError` where it cannot be read."""
+    """Return the SHA-256 of a file, hexadecimal, cached or computed. Raises `StorageError` if it cannot be read."""
     return remembered(path) or computed(path)
 
 
 def remembered(path: Path) -> str | None:
-    """What is remembered of the file as it stands now, or None."""
+    """Return the cached SHA-256 of the unchanged file, or None."""
     entry = _entries().get(os.path.abspath(path))
     return None if entry is None or entry["state"] != _state(path) or "sha256" not in entry else str(entry["sha256"])
 
 
 def computed(path: Path) -> str:
-    """The SHA-256, computed and remembered."""
+    """Compute and cache the SHA-256."""
     before = _state(path)
     sha256 = sha256_of_file(path)
-    # One that is being written would be remembered under what it never held.
+    # If the file changed while it was read, the hash belongs to neither version.
     if before is not None and _state(path) == before:
-        # The memory only saves time: a home that cannot be written must not stop a run.
+        # The cache only saves time: a home folder that is not writable must not stop a run.
         with suppress(OSError, StorageError, Timeout):
             _remember(path, {"state": before, "sha256": sha256})
     return sha256
 
 
 def derived(path: Path, what: str, compute: Callable[[], str]) -> str:
-    """A text that follows from a file's content alone and takes long to find, such as the tiles in it; remembered as hashes
-    are, by `what` it is.
+    """Return a text that depends only on a file's content and takes long to compute, such as its tiles.
+
+    It is cached like hashes, under the name `what`.
     """
     before = _state(path)
     entry = _entries().get(f"{os.path.abspath(path)}{_OF}{what}")
@@ -71,9 +72,9 @@ def derived(path: Path, what: str, compute: Callable[[], str]) -> str:
 
 
 def verified(path: Path) -> tuple[str, str | None]:
-    """The SHA-256, computed, and what was remembered of the file as it stands, if anything.
+    """Compute the SHA-256, and return it with the cached one of the unchanged file, if any.
 
-    Where the two differ, what was remembered stays: the file has changed without a sign of it, and was damaged.
+    If the two differ, the cached one is kept: the content changed while size and times did not, so the file was damaged.
     """
     known = remembered(path)
     return (computed(path) if known is None else sha256_of_file(path)), known
@@ -88,7 +89,7 @@ def _state(path: Path) -> list[int] | None:
 
 
 def _read() -> dict[str, Any]:
-    """The entries that are whole; none where the file is damaged or absent."""
+    """Return the valid entries; none if the file is damaged or missing."""
     try:
         entries = json.loads(cache_file().read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -97,7 +98,7 @@ def _read() -> dict[str, Any]:
 
 
 def _entries() -> dict[str, Any]:
-    """As `_read`, once for each state of the memory's file: a cohort's status asks for thousands."""
+    """Return the entries as `_read` does, but read the file once per version of it: a cohort's status asks for thousands."""
     file = cache_file()
     return _cached(file, tuple(_state(file) or ()))
 
@@ -118,7 +119,7 @@ def _is_entry(value: Any) -> bool:
 def _remember(path: Path, entry: dict[str, Any], what: str = "") -> None:
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Two writers at once would lose each other's entry.
+    # Two concurrent writers would lose each other's entry.
     with FileLock(file.with_suffix(".lock"), timeout=_LOCK_S):
         entries = {k: v for k, v in _read().items() if Path(k.partition(_OF)[0]).exists()}
         entries[f"{os.path.abspath(path)}{what}"] = entry

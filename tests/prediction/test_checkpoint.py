@@ -62,15 +62,15 @@ def _double(state: State, key: str) -> None:
         (lambda s: s.pop(FC1), f"1 tensors missing, 0 unknown, first {FC1}; fetch"),
         (lambda s: s.update(extra=torch.zeros(1)), "0 tensors missing, 1 unknown, first extra"),
         (lambda s: s.pop("gene_exp_head.1.bias"), "first gene_exp_head.1.bias"),
-        (lambda s: s.pop("input_encoder.image_embed.weight"), "is no STPath checkpoint"),
-        (lambda s: s.clear(), "is no STPath checkpoint"),
+        (lambda s: s.pop("input_encoder.image_embed.weight"), "is not an STPath checkpoint"),
+        (lambda s: s.clear(), "is not an STPath checkpoint"),
         (
             lambda s: s.update({FC1: s[FC1].T}),
             r"fc1\.weight has shape \(64, 128\) where its other tensors need \(128, 64\)",
         ),
         (lambda s: _double(s, "input_encoder.organ_embed.weight"), r"organ_embed.weight has shape \(50, 64\)"),
         (lambda s: s[FC1].fill_(float("nan")), r"fc1\.weight holds numbers that are not finite"),
-        (lambda s: s.update({"input_encoder.image_embed.weight": torch.zeros(3)}), "is no STPath checkpoint"),
+        (lambda s: s.update({"input_encoder.image_embed.weight": torch.zeros(3)}), "is not an STPath checkpoint"),
         (
             lambda s: s.update({k: torch.zeros(3, 3) for k in s if "edge_bias" in k}),
             "64 dimensions do not divide into 3 heads",

@@ -452,7 +452,7 @@ def test_float16_overflow_is_an_error_and_not_a_number() -> None:
 
 
 def test_a_dtype_that_is_none_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"'int8' is no dtype .*: float32, bfloat16, float16"):
+    with pytest.raises(SettingsError, match=r"unknown dtype 'int8'; known: float32, bfloat16, float16"):
         STPath.load(WEIGHTS, VOCABULARY, dtype="int8")
 
 
