@@ -1,6 +1,6 @@
-"""Slides: scans as they lie on disk, and the register of those that a data root knows.
+"""Slides: opening scans, and registering them in a data root.
 
-First stage of the way of the data. Nothing here looks at tissue; that begins in `tiles`.
+The first stage of the data flow. Tissue is detected later, in `tiles`.
 """
 
 from stpath_assets.slides.registered import Registered, slide_id_from_name

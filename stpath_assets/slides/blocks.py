@@ -1,8 +1,8 @@
-"""Pixels of one level of a TIFF, decoded compressed block by compressed block (its tiles or strips).
+"""Reads pixels of one level of a TIFF, decoding it block by block (its tiles or strips).
 
-Made for many threads and neighbouring boxes: a block that several boxes share is decoded about once, and the
-blocks that are kept are bounded in memory. A damaged block is an error that says where it lies, never a colour.
-Which level is read, and what the user is told, belongs in `slide`.
+Made for many threads that read neighbouring boxes: a block shared by several boxes is decoded about once, and the cache of
+blocks has a memory limit. A damaged block is an error with its position, never a colour. Choosing the level, and messages for
+the user, belong in `slide`.
 """
 
 import math
@@ -18,9 +18,9 @@ import numpy.typing as npt
 from PIL import Image
 
 CACHE_BYTES = 256 * 2**20
-"""Most bytes of decoded blocks that are kept of a scan: three rows of blocks of 256 that are 100,000 pixels wide."""
+"""Maximum bytes of cached blocks of a scan: three rows of 256 px blocks that are 100,000 px wide."""
 
-_FIRST_BYTES = 16 * 2**20  # fresh memory costs as much as decoding into it: a cache is no larger than it must be
+_FIRST_BYTES = 16 * 2**20  # fresh memory costs as much as decoding into it, so the cache starts small
 
 _STRIP_BYTES = 2**20
 # Values of the tags Compression (259) and PhotometricInterpretation (262).
@@ -34,7 +34,7 @@ Block = npt.NDArray[np.uint8]
 
 
 class BlockError(Exception):
-    """A compressed block that cannot be decoded. `x`, `y`: its corner in the level's own pixels."""
+    """A compressed block that cannot be decoded. `x`, `y` is its corner in the level's pixels."""
 
     def __init__(self, x: int, y: int, reason: str) -> None:
         super().__init__(f"block at x={x}, y={y} of the level: {reason}")
@@ -42,10 +42,10 @@ class BlockError(Exception):
 
 
 class BlockCache:
-    """Decoded blocks of one scan, the least recently used dropped beyond a limit.
+    """A cache of decoded blocks of one scan, which drops the least recently used beyond a limit.
 
-    The limit doubles, up to `most` bytes, when a block is wanted that was dropped. Threads that want the same
-    block wait for the first of them, which decodes it. `decoded` counts decodes.
+    The limit doubles, up to `most` bytes, when a dropped block is needed again. Threads that need the same block wait for the
+    first of them, which decodes it. `decoded` counts decodes.
     """
 
     def __init__(self, most: int = CACHE_BYTES) -> None:
@@ -57,11 +57,11 @@ class BlockCache:
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes of decoded blocks are held."""
+        """Bytes of cached blocks."""
         return self._bytes
 
     def get(self, key: object, decode: Callable[[], Block]) -> Block:
-        """The block of a key, decoded where it is not held. What `decode` raises is raised to all who wait for it."""
+        """Return the block of a key, decoding it if it is not cached. An error of `decode` is raised in all waiting threads."""
         with self._lock:
             held = self._blocks.get(key)
             if held is None:
@@ -92,17 +92,17 @@ class BlockCache:
 
     def _drop(self) -> None:
         while self._bytes > self._limit:
-            # Those that are being decoded are not counted yet.
+            # Blocks that are being decoded are not counted yet.
             key = next(k for k, block in self._blocks.items() if block.done())
             self._bytes -= self._blocks.pop(key).result().nbytes
             self._dropped.add(key)
 
 
 class BlockLevel:
-    """A level of a TIFF: `page` is tifffile's page of 8-bit RGB, tiled or in strips; levels of a scan share a cache.
+    """A level of a TIFF. `page` is tifffile's page of 8-bit RGB, tiled or in strips. The levels of a scan share a cache.
 
-    Safe to be read from many threads. Blocks that the file declares never scanned (offset and size 0, as
-    Philips writes them) are glass, 255. Raises `ValueError` for pixels of another kind, or too few blocks.
+    Safe for many threads. Blocks that the file declares as unscanned (offset and size 0, as Philips writes them) are glass, 255.
+    Raises `ValueError` for other pixels, or too few blocks.
     """
 
     def __init__(self, page: Any, cache: BlockCache | None = None) -> None:
@@ -129,7 +129,7 @@ class BlockLevel:
         self._checks_end = self._compression in _JPEG and self._first_has_an_end()
 
     def read(self, x: int, y: int, width: int, height: int) -> Block:
-        """The pixels of a box that lies inside the level, in its own pixels: (height, width, 3) uint8 RGB.
+        """Return the pixels of a box inside the level, in its own pixels: (height, width, 3) uint8 RGB.
 
         Raises `BlockError` for the first block, in row-major order, that cannot be decoded.
         """
@@ -144,14 +144,14 @@ class BlockLevel:
         return out
 
     def blocks_of(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int]]:
-        """Index, left and top edge of each block that a box touches, row-major."""
+        """Return index, left and top edge of each block that a box touches, row-major."""
         if width and height:
             for row in range(y // self.block_height, (y + height - 1) // self.block_height + 1):
                 for column in range(x // self.block_width, (x + width - 1) // self.block_width + 1):
                     yield row * self._columns + column, column * self.block_width, row * self.block_height
 
     def compressed(self, index: int) -> bytes:
-        """The bytes of a block as they lie in the file; fewer than its header says where the file ends."""
+        """Return the bytes of a block in the file; fewer than its header says if the file ends early."""
         offset, size = self._offsets[index], self._sizes[index]
         if self._file.is_file and hasattr(os, "pread"):  # keeps no position, so that threads read side by side
             return os.pread(self._file.fileno(), size, offset)
@@ -168,7 +168,7 @@ class BlockLevel:
             if len(data) < self._sizes[index]:
                 raise EOFError("the file ends within it")
             if self._checks_end and not _has_an_end(data):
-                # libjpeg paints what is missing grey, and says nothing.
+                # libjpeg silently fills missing data with grey.
                 raise EOFError("its JPEG data stop early")
             block = self._pixels(data, index, wanted)
             if block.shape[0] < wanted[0] or block.shape[1] < wanted[1] or block.shape[2:] != (3,):
@@ -186,7 +186,7 @@ class BlockLevel:
         return np.asarray(decoded)
 
     def _split_strips(self) -> None:
-        """Uncompressed strips can be read in part: ImageJ writes a whole image as one."""
+        """Split uncompressed strips, which can be read in part: ImageJ writes a whole image as one strip."""
         row_bytes = self.width * 3
         rows = max(1, min(self.block_height, _STRIP_BYTES // row_bytes))
         offsets, sizes = [], []
@@ -200,12 +200,14 @@ class BlockLevel:
         self._offsets, self._sizes, self.block_height = offsets, sizes, rows
 
     def _first_has_an_end(self) -> bool:
-        """Whether this writer ends its JPEG data as the format asks; what one block lacks must then be damage."""
+        """Return whether this file's JPEG data end with a marker, as the format requires. If so, a block without it is
+        damaged.
+        """
         first = next((i for i, size in enumerate(self._sizes) if size), None)
         return first is not None and _has_an_end(self.compressed(first))
 
 
 def _has_an_end(data: bytes) -> bool:
-    """Whether JPEG data end as they should: with an end of image or, of a part of one as in NDPI, a restart marker."""
-    # The former may have padding behind it; from the end, where it is.
+    """Return whether JPEG data end with a marker: end of image, or for a part of one, as in NDPI, a restart marker."""
+    # Padding may follow the end of image, so search from the end.
     return data.rfind(_END_OF_JPEG) >= 0 or (data[-2:-1] == b"\xff" and 0xD0 <= data[-1] <= 0xD7)

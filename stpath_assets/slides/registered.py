@@ -1,4 +1,4 @@
-"""A registered slide: a row of the table `slides`, and what every later stage starts from."""
+"""A registered slide: a row of the table `slides`, from which every later stage starts."""
 
 import os
 import re
@@ -23,7 +23,7 @@ MAX_ID = 120
 
 @dataclass(frozen=True)
 class Registered:
-    """A row of `slides`; units and meanings are in `tables.SLIDES`."""
+    """A row of `slides`. Units and meanings are in `tables.SLIDES`."""
 
     slide_id: str
     uri: str
@@ -43,7 +43,7 @@ class Registered:
     reason: str | None
     warnings: Sequence[str]
     registered_at: datetime
-    # Absent in what earlier versions stored.
+    # Earlier versions did not store it.
     objective_power: float | None = None
     backend: str = "tiffslide"
     regions_uri: str | None = None
@@ -58,20 +58,20 @@ class Registered:
 
     @property
     def mpp_xy(self) -> Mpp:
-        """The scale used, along x and y."""
+        """The scale in use, along x and y."""
         return (self.mpp, self.mpp) if self.mpp_x is None or self.mpp_y is None else (self.mpp_x, self.mpp_y)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What every later stage of this slide starts from: its content and its scale."""
+        """The fingerprint from which every later stage starts: content and scale."""
         x, y = self.mpp_xy
         sides = {} if x == y else {"slide_mpp_x": x, "slide_mpp_y": y}
         return fingerprint.start(slide_sha256=self.sha256, slide_mpp=self.mpp, slides_code=CODE_VERSION, **sides)
 
     @property
     def row_fingerprint(self) -> Fingerprint:
-        """What this row was made from: more than later stages need, since organ and tech matter from
-        prediction on.
+        """The fingerprint of this row. It has more facts than later stages need; organ and tech matter only from prediction
+        on.
         """
         return self.fingerprint.extend(
             "registration",
@@ -85,16 +85,16 @@ class Registered:
         )
 
     def open(self) -> Slide:
-        """Opens the scan at the registered scale."""
+        """Open the scan at the registered scale."""
         return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
 
     def is_gone(self) -> bool:
-        """Whether there is no file under the registered path; of a URL nobody is asked."""
+        """Return whether the registered path has no file. URLs are not checked."""
         source = Source(self.uri)
         return not source.is_remote and not source.path.exists()
 
     def trouble(self) -> str | None:
-        """What a look at the scan's file says is wrong, or None: it is gone, or of another size. Its content is not read."""
+        """Return what is wrong with the scan's file (missing, or another size), or None. Its content is not read."""
         path = self.uri
         if is_url(path):
             source = Source(path)
@@ -113,9 +113,10 @@ class Registered:
 
 
 def slide_id_from_name(name: str) -> str:
-    """A slide_id from a file name: its stem in plain letters, other characters as '_', at most 120 long.
+    """Make a slide_id from a file name: its stem with other characters than plain letters, digits and `_.-` as '_', up to 120
+    long.
 
-    Deterministic, and the identity on stems that already are slide_ids.
+    Deterministic. A stem that is a valid slide_id stays as it is.
     """
     stem = _SUFFIXES.sub("", name)
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()

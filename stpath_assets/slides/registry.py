@@ -1,7 +1,7 @@
-"""The slides that a data root knows: registering, refreshing and retiring them.
+"""The register of a data root's slides: adding, refreshing and retiring them.
 
-Each slide is one row of the lake's table `slides`. A slide_id is made by one function from the file's name; two
-different scans that want the same one are told apart by the start of their content's hash. What a row holds is in `registered`.
+Each slide is one row of the lake's table `slides`. A slide_id is made from the file's name. If two different scans want the same
+id, the second gets the start of its content's hash. What a row holds is in `registered`.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,16 +30,16 @@ _TABLE = f"{NAME}.parts.{SLIDES.name}"
 _WAIT_S = 60.0
 
 NONE = "none"
-"""In place of a file's path, organ or technology: a slide has none, or no longer. A file of that name is written ./none."""
+"""Given instead of a path, organ or technology: the slide has none. For a file of that name, give ./none."""
 
 FROM_FILE = "file"
-"""In place of a scale: that of the file, whatever a user said before."""
+"""Given instead of a scale: use the file's scale, whatever the user gave before."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Registry:
-    """The `slides` table of a data root."""
+    """The table `slides` of a data root."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -58,14 +58,14 @@ class Registry:
         slide_id: str | None = None,
         check: Callable[[Registered], object] = lambda _: None,
     ) -> Registered:
-        """Registers a scan with what is known of it, or updates what is known of one that is registered already.
+        """Register a scan, or update one that is registered already.
 
-        What is not given of one that is registered stays as it was. `none` for organ, tech, spots, regions or features takes
-        them back, `file` for mpp the scale that a user gave. A scan whose registered path is gone is found by its content, and
-        keeps all that is known of it. `check` looks at the row before it is stored, and raises where something is wrong.
+        Values that are not given keep their earlier value. `none` for organ, tech, spots, regions or features, and `file` for
+        mpp, remove an earlier value. A scan whose registered path is gone is recognized by its content, and keeps all its
+        values. `check` is called with the row before it is stored, and raises if something is wrong.
 
-        Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or
-        `VocabularyError`; nothing is registered then.
+        Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or `VocabularyError`; nothing is
+        registered then.
         """
         source = Source(path if is_url(path) else Path(path).expanduser().absolute())
         tokens_given = {k: None if v == NONE else f(v) for k, v, f in
@@ -92,9 +92,9 @@ class Registry:
         return row
 
     def refresh(self, slide_id: str) -> Registered:
-        """Reads a registered scan again, keeps what the user said of it, and stores what changed.
+        """Read a registered scan again, keep the user's values, and store what changed.
 
-        Raises `SlideError` where the scan is gone or broken now, or another one lies in its place.
+        Raises `SlideError` if the scan is missing or broken, or if another scan is at its path.
         """
         before = self.get(slide_id)
         source = Source(before.uri)
@@ -102,7 +102,7 @@ class Registry:
             found = _found(slide, source)
         _require_same(source, before, str(found["sha256"]))
         with self._lock():
-            # Read again: it may have been retired while the scan was hashed.
+            # Read again, because it may have been retired while the scan was hashed.
             old = self.get(slide_id)
             row = replace(old, **found)
             if row != old:
@@ -110,14 +110,14 @@ class Registry:
         return row
 
     def retire(self, slide_id: str, reason: str | None = None) -> Registered:
-        """Takes a slide out of the catalog and of all later runs; its file and its tables stay."""
+        """Take a slide out of the catalog and of later runs. Its file and its tables stay."""
         with self._lock():
             row = replace(self.get(slide_id), status="retired", reason=reason)
             self._write(row)
         return row
 
     def keep_asked(self, slide_id: str, asked: dict[str, str]) -> Registered:
-        """Keeps the encoder and genes that a run was asked for; later runs go by them where nothing else is said."""
+        """Store the encoder and genes that a run was asked for. Later runs use them unless told otherwise."""
         row = self.get(slide_id)
         values: dict[str, Any] = {f"asked_{k}": v for k, v in asked.items()}
         if replace(row, **values) != row:
@@ -127,7 +127,7 @@ class Registry:
         return row
 
     def get(self, slide_id: str) -> Registered:
-        """A slide's row; raises `SlideError` naming what is registered where there is none."""
+        """Return a slide's row. Raises `SlideError`, with the registered ids, if there is none."""
         found = self._rows(f"where {OF_SLIDE}", slide_id)
         if found:
             return found[0]
@@ -136,15 +136,17 @@ class Registry:
         raise SlideError(f"{slide_id}: no such slide here; registered: {some}. Add one: stpath-assets add SLIDE")
 
     def all(self) -> list[Registered]:
-        """Every registered slide, by slide_id, the retired ones included."""
+        """Return every registered slide, including retired ones, by slide_id."""
         return self._rows("")
 
     def live(self) -> list[Registered]:
-        """The slides that runs and the catalog work on."""
+        """Return the slides that runs and the catalog use."""
         return self._rows("where status = 'ready'")
 
     def choose(self, slide_ids: Sequence[str] = ()) -> list[Registered]:
-        """The live slides of those ids, each once, or all of them. Raises `SlideError` for a retired one, or for none at all."""
+        """Return the live slides with these ids, without repeats, or all of them. Raises `SlideError` if one is retired, or
+        if there are none.
+        """
         if not slide_ids:
             live = self.live()
             if not live:
@@ -159,7 +161,7 @@ class Registry:
     def _rows(self, where: str, *values: Any) -> list[Registered]:
         self.store.open()
         with self.store.lake.reading() as cursor:
-            # The time as a number: DuckDB needs pytz for its own, Arrow pandas, and both are slow.
+            # The time as a number: for times, DuckDB needs pytz and Arrow pandas, which are slow to import.
             table = cursor.execute(
                 f"select * replace (epoch_us(registered_at) as registered_at) from {_TABLE} {where} order by slide_id",
                 list(values),
@@ -171,8 +173,8 @@ class Registry:
         return [Registered(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
     def _guess(self, source: Source, wanted: str | None) -> Registered | None:
-        """The registered slide that a scan most likely is, before its content is read: by its path, or by its size where the
-        registered file is gone. Its scale is needed to open a scan that has none.
+        """Guess, before reading its content, which registered slide a scan is: by its path, or by its size if the registered file
+        is gone. The guess gives the scale of a scan whose file has none.
         """
         size = None if source.is_remote else _size_of(source.path)
         rows = self._rows("where uri = ? or size_bytes = ?", source.uri, size)
@@ -181,9 +183,9 @@ class Registry:
         return by_path or next((r for r in mine if r.is_gone()), None)
 
     def _same(self, source: Source, sha256: str, wanted: str | None) -> tuple[Registered | None, str]:
-        """The registered slide that a scan is, and its slide_id, a new one where it is none.
+        """Return the registered slide with the scan's content, if any, and its slide_id, or a new one.
 
-        Raises `SlideError` where its path, its content or the id that is wanted is another slide's.
+        Raises `SlideError` if the path, the content or the wanted id belongs to another slide.
         """
         id_ = wanted or slide_id_from_name(source.name)
         rows = self._rows("where uri = ? or sha256 = ? or slide_id = ?", source.uri, sha256, id_)
@@ -202,13 +204,13 @@ class Registry:
         if wanted is None and twice is not None:
             raise SlideError(
                 f"{source.name}: has the same content as slide {twice.slide_id} ({twice.uri}); "
-                "to register it twice all the same, give it a name with --id"
+                "to register it twice, give it an id with --id"
             )
         taken = next((r for r in rows if r.slide_id == id_), None)
         if taken is None:
             return None, id_
         if wanted is not None:
-            raise SlideError(f"--id {id_}: is another scan's already ({taken.uri}); choose another")
+            raise SlideError(f"--id {id_}: belongs to another scan ({taken.uri}); choose another")
         return None, f"{id_[: MAX_ID - 9]}-{sha256[:8]}"
 
     def _write(self, row: Registered, *, is_new: bool = False) -> None:
@@ -237,7 +239,7 @@ def _size_of(path: Path) -> int | None:
 
 
 def _look(source: Source, mpp: float | Mpp | str | None, guess: Registered | None) -> dict[str, Any]:
-    """What a look at a scan says. Where no scale is given, that which a user once gave for the same content is tried first."""
+    """Read a scan's facts. If no scale is given, first try the one that a user gave for the same content."""
     path = source.uri if source.is_remote else source.path
     if mpp is None and guess is not None and guess.mpp_source == "user":
         with open_slide(path, guess.mpp_xy) as slide:
@@ -251,7 +253,7 @@ def _look(source: Source, mpp: float | Mpp | str | None, guess: Registered | Non
 
 
 def _found(slide: Slide, source: Source) -> dict[str, Any]:
-    """What a look at a scan says, by column of `slides`."""
+    """Return the facts of an open scan, by column of `slides`."""
     sha256, size_bytes = slide.content()
     return {
         "sha256": sha256,
@@ -273,7 +275,7 @@ def _found(slide: Slide, source: Source) -> dict[str, Any]:
 
 
 def _kept(before: Registered | None) -> dict[str, Any]:
-    """What is known of a scan beside its file: as before, or nothing yet."""
+    """Return the user's earlier values of a scan, or empty ones."""
     if before is not None:
         return dict(before.__dict__)
     return {"organ": None, "tech": None, "spots_uri": None, "registered_at": datetime.now(UTC)}
@@ -282,13 +284,13 @@ def _kept(before: Registered | None) -> dict[str, Any]:
 def _require_same(source: Source, row: Registered, sha256: str) -> None:
     if sha256 != row.sha256:
         raise SlideError(
-            f"{row.slide_id}: {source.uri} is another scan now (SHA-256 {sha256[:12]}…) than the one that was registered "
+            f"{row.slide_id}: {source.uri} is now another scan (SHA-256 {sha256[:12]}…) than the registered one "
             f"({row.sha256[:12]}…); put that one back, or retire {row.slide_id} and add this one under another --id"
         )
 
 
 def _existing(slide: str, what: str, option: str, path: str | Path) -> str | None:
-    """A path that belongs to a slide, absolute; None for none. Raises `SlideError` where nothing is there."""
+    """Return an absolute path, or None for none. Raises `SlideError` if nothing exists there."""
     if str(path) == NONE:
         return None
     absolute = Path(path).expanduser().absolute()

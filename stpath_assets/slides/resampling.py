@@ -1,7 +1,7 @@
-"""Resampling: pure functions over images, at exact positions between pixels.
+"""Resampling of images at exact positions between pixels: pure functions.
 
-Each axis is a weighted sum of a few pixels, in float32 and rounded once, so that a result depends on where its box
-lies and not on what was read together with it. The loop itself is compiled, in `separable`.
+Each axis is a weighted sum of a few pixels, in float32, rounded once. The result depends only on where the box lies, not on what
+was read together with it. The loop itself is compiled, in `separable`.
 """
 
 import math
@@ -14,21 +14,21 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
-# Four ten-thousandths of a tile of 224 are less than a tenth of its pixel: then pixels are taken as they are.
+# Below 0.0004 of a tile (a tenth of a pixel of 224), pixels are taken as they are.
 _SAME_SCALE = 4e-4
 
-# Positions are told apart to a thousand-millionth of a pixel, so that equal ones share their weights.
+# Positions are rounded to a billionth of a pixel, so that equal positions share their weights.
 _DIGITS = 9
 
-# Weights of a tile are five kilobytes an axis; a scan of 100,000 pixels has some hundred places of tiles on each.
+# A tile's weights take five kilobytes per axis. A scan of 100,000 pixels has some hundred tile positions on each axis.
 _KEPT = 1024
 
 
 def resample(pixels: Image, x: float, y: float, width: float, height: float, out_px: int) -> Image:
-    """The box (x, y, width, height) of an image, edges between pixels allowed, as (out_px, out_px, 3) uint8.
+    """Resample the box (x, y, width, height) of an image to (out_px, out_px, 3) uint8. Edges may lie between pixels.
 
-    Shrinking averages by area; enlarging is bicubic (Keys, 1981, a = -0.5), its kernel cut at the image's edges; each
-    axis by itself, since pixels need not be square. At the same scale and on whole pixels, nothing changes.
+    Shrinking averages by area. Enlarging is bicubic (Keys, 1981, a = -0.5), with the kernel cut at the image's edges. Each
+    axis is resampled by itself, because pixels need not be square. At the same scale and on whole pixels, nothing changes.
     """
     out = np.empty((out_px, out_px, 3), np.uint8)
     resample_row(pixels, [x], y, width, height, [out])
@@ -38,12 +38,14 @@ def resample(pixels: Image, x: float, y: float, width: float, height: float, out
 def resample_row(
     pixels: Image, xs: Sequence[float], y: float, width: float, height: float, outs: Sequence[Image]
 ) -> None:
-    """As `resample`, for several boxes that differ in x alone, each into its own (out_px, out_px, 3) uint8 of `outs`."""
+    """Resample, as `resample` does, several boxes that differ only in x, each into its own (out_px, out_px, 3) uint8 of
+    `outs`.
+    """
     from stpath_assets.slides.separable import apply  # imported late: numba is slow to import
 
     out_px, image_width = len(outs[0]), pixels.shape[1]
     is_same = _same(y, height, out_px, pixels.shape[0])
-    # Of the weights' reach, two pixels on each side at most.
+    # The weights reach at most two pixels beyond each side.
     top, bottom = max(math.floor(y) - 2, 0), min(math.ceil(y + height) + 2, pixels.shape[0])
     rows = _tile_weights(round(y - top, _DIGITS), height, out_px, bottom - top)
     flat = _flat(pixels[top:bottom])
@@ -58,7 +60,7 @@ def resample_row(
 
 
 def _same(start: float, length: float, out_px: int, n: int) -> bool:
-    """Whether out_px of n pixels can be taken as they are."""
+    """Return whether out_px of n pixels can be taken as they are."""
     return abs(length / out_px - 1) < _SAME_SCALE and abs(start - round(start)) < 1e-6 and round(start) + out_px <= n
 
 
@@ -67,7 +69,7 @@ def _flat(pixels: Image) -> Image:
 
 
 def shrink(pixels: Image, x: float, y: float, width: float, height: float, out_width: int, out_height: int) -> Image:
-    """The box (x, y, width, height) of an image by area, as (out_height, out_width, 3) uint8."""
+    """Shrink the box (x, y, width, height) of an image by area to (out_height, out_width, 3) uint8."""
     from stpath_assets.slides.separable import apply
 
     rows = area_weights(round(y, _DIGITS), height, out_height, pixels.shape[0])
@@ -83,7 +85,8 @@ def _tile_weights(start: float, length: float, out_px: int, n: int) -> "Weights"
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Of one axis: output o is the sum over t of `taps[o, t]` times pixel `first[o] + t`, and the taps' sum is 1.
+    """The weights of one axis: output o is the sum over t of `taps[o, t]` times pixel `first[o] + t`. The taps of an output
+    sum to 1.
 
     `first` (out,) int64 and `taps` (out, T) float32 with T a multiple of four; taps beyond the last pixel are 0.
     """
@@ -94,10 +97,9 @@ class Weights:
 
 @lru_cache(maxsize=_KEPT)
 def area_weights(start: float, length: float, out_px: int, n: int) -> Weights:
-    """Averages n pixels over out_px equal parts of [start, start + length).
+    """Return weights that average n pixels over out_px equal parts of [start, start + length).
 
-    Output o weighs pixel i by the length of their overlap. What lies beyond the last pixel
-    counts as the last.
+    Output o weighs pixel i by the length of their overlap. Positions beyond the last pixel count as the last pixel.
     """
     edges = start + np.arange(out_px + 1) * (length / out_px)
     low, high = edges[:-1, None], edges[1:, None]
@@ -108,7 +110,7 @@ def area_weights(start: float, length: float, out_px: int, n: int) -> Weights:
 
 @lru_cache(maxsize=_KEPT)
 def cubic_weights(start: float, length: float, out_px: int, n: int) -> Weights:
-    """Interpolates n pixels at the centres of out_px equal parts of [start, start + length).
+    """Return weights that interpolate n pixels at the centres of out_px equal parts of [start, start + length).
 
     Cubic convolution with a = -0.5 (Keys, 1981); taps outside the image are left out.
     """
@@ -121,7 +123,7 @@ def cubic_weights(start: float, length: float, out_px: int, n: int) -> Weights:
 
 def _weights(weights: npt.NDArray, taps: npt.NDArray[np.int64], n: int) -> Weights:
     weights = weights / weights.sum(1, keepdims=True)
-    # A pixel that rounding alone lets in would make equal images differ in the last grey value.
+    # A pixel that enters only by rounding would make equal images differ in the last grey value.
     held = np.abs(weights) > 1e-7
     pixel = taps.clip(0, n - 1)
     first = np.where(held, pixel, n).min(1)

@@ -1,7 +1,7 @@
-"""Which scale of a scan is believed: the file's or the user's, never a guess.
+"""Chooses a scan's scale: the file's or the user's, never a guess.
 
-Pure functions of numbers; how a file says its scale belongs in `formats`. Scales are µm per pixel at level 0, of x and
-of y: pixels need not be square.
+Pure functions of numbers. Reading the scale from a file belongs in `formats`. Scales are µm per pixel at level 0, of x and of y;
+pixels need not be square.
 """
 
 import math
@@ -12,25 +12,27 @@ Mpp = tuple[float, float]
 """A scan's scale along x and along y, µm per pixel at level 0."""
 
 MIN_MPP, MAX_MPP = 0.05, 5.0
-"""Scales outside are no microscope scan: 96 dpi, a viewer's default, reads as 264 µm per pixel."""
+"""Range of microscope scans. 96 dpi, the default of image viewers, would be 264 µm per pixel."""
 
 MAX_CONTRADICTION = 0.05
-"""How far the user's scale may lie from the file's before it is worth a warning, relative."""
+"""Relative difference between the user's and the file's scale above which there is a warning."""
 
 SQUARE = 0.01
-"""How far the two sides of a pixel may differ before it is worth a warning, relative to the longer."""
+"""Relative difference between the two sides of a pixel above which there is a warning."""
 
 UM_TIMES_POWER = 10.0
-"""A scan through an N-times objective has about 10/N µm per pixel: 0.5 at 20x, 0.25 at 40x."""
+"""Scale of an N× objective times N, µm per pixel: 0.5 at 20×, 0.25 at 40×."""
 
 MAX_OFF_POWER = 1.6
-"""Factor that camera adapters put between objective and scale; the next objective is a factor 2 away."""
+"""Factor between objective and scale above which there is a warning. Camera adapters stay below; the next objective is a
+factor 2 away.
+"""
 
 
 def of_file(mpp: Mpp | None) -> tuple[Mpp | None, str]:
-    """The file's scale, or None and why there is none that can be believed.
+    """Return the file's scale, or None and why it cannot be used.
 
-    `mpp` is what the file says of its x and y, unchecked.
+    `mpp` is the file's value for x and y, unchecked.
     """
     if mpp is None:
         return None, "the file does not say its scale (mpp)"
@@ -45,27 +47,27 @@ def of_file(mpp: Mpp | None) -> tuple[Mpp | None, str]:
 
 
 def given_as(mpp: float | Mpp | None) -> Mpp | None:
-    """What a user gives: one number for square pixels, or x and y."""
+    """Return a user's scale as x and y; one number means square pixels."""
     if mpp is None or isinstance(mpp, tuple):
         return mpp
     return float(mpp), float(mpp)
 
 
 def mean(mpp: Mpp) -> float:
-    """One number for a scan: the mean of x and y."""
+    """Return the mean of x and y."""
     return (mpp[0] + mpp[1]) / 2
 
 
 def text(mpp: Mpp, form: str = ".4g") -> str:
-    """`0.25`, or `0.25 by 0.5`."""
+    """Format a scale as `0.25`, or `0.25 by 0.5`."""
     x, y = (format(v, form) for v in mpp)
     return x if x == y else f"{x} by {y}"
 
 
 def choose(name: str, given: Mpp | None, in_file: Mpp | None, complaint: str) -> tuple[Mpp, str, list[str]]:
-    """The scale that is used, its source (`file` or `user`), and warnings.
+    """Return the scale to use, its source (`file` or `user`), and warnings.
 
-    What the user gives wins. Raises `ScaleError` where it is absurd, or where neither says any.
+    The user's value wins. Raises `ScaleError` if it is outside the range, or if there is none.
     """
     if given is not None:
         if not all(map(_is_microscopes, given)):
@@ -86,7 +88,7 @@ def choose(name: str, given: Mpp | None, in_file: Mpp | None, complaint: str) ->
 
 
 def against_square(name: str, mpp: Mpp) -> list[str]:
-    """A warning where pixels are not square: few scanners make such, and a wrong tag looks the same."""
+    """Yield a warning if pixels are not square: few scanners make such pixels, and a wrong tag looks the same."""
     if abs(mpp[0] - mpp[1]) <= SQUARE * max(mpp):
         return []
     return [
@@ -96,7 +98,7 @@ def against_square(name: str, mpp: Mpp) -> list[str]:
 
 
 def against_objective(name: str, mpp: Mpp, source: str, power: float | None) -> list[str]:
-    """A warning where the scale, of x or of y, and the objective that the file names cannot both be right."""
+    """Yield a warning if the scale of x or y contradicts the objective in the file."""
     if power is None:
         return []
     expected = UM_TIMES_POWER / power
@@ -110,7 +112,7 @@ def against_objective(name: str, mpp: Mpp, source: str, power: float | None) -> 
 
 
 def power_of(value: object) -> float | None:
-    """A file's objective power, or None where it says nothing that an objective can be."""
+    """Return a file's objective power, or None if it has no valid one."""
     try:
         power = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The inner loop of resampling, compiled by numba: weights along each axis, rounded once, outside Python's lock.
+"""The inner loop of resampling, compiled by numba without the GIL: weights along each axis, rounded once.
 
-Imported late: numba is slow to import, and not needed to open a scan. `resampling` says what the weights are. Products and sums
-are rounded one by one in a fixed order, so that every processor gives the same results to the last bit.
+Imported late: numba is slow to import, and not needed to open a scan. `resampling` makes the weights. Products and sums are
+rounded one by one in a fixed order, so that every processor gives the same results to the last bit.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-# Pixels of some readers are read-only; those that can be written are taken as well.
+# Some readers return read-only pixels, so both kinds of arrays are compiled for.
 _PIXELS = nb.types.Array(nb.uint8, 2, "C", readonly=True)
 _SIGNATURE = nb.void(
     _PIXELS,
@@ -25,13 +25,13 @@ _SIGNATURE = nb.void(
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiles now and keeps the result on disk: beside the package or, where that is read-only, in the user's cache folder."""
+    """Compile now, and cache the result next to the package or, if that is read-only, in the user's cache folder."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return nb.njit(_SIGNATURE, cache=True, **options)(function)
     except Exception:
-        # No folder that can be written, a full disk, a damaged file: the cache is not needed. An error of the
-        # function's own comes again here.
+        # The cache cannot be written or is damaged: compile without it. An error of the function itself would come
+        # again here.
         return nb.njit(_SIGNATURE, **options)(function)
 
 
@@ -42,15 +42,16 @@ def _rounded(value):  # type: ignore[no-untyped-def]
 
 @_compiled
 def apply(pixels, x0, width, row_first, row_weights, column_first, column_weights, out):  # type: ignore[no-untyped-def]
-    """Columns [x0, x0 + width) of interleaved rows (H, W·3) uint8 into `out` (rows, columns, 3), first rows, then columns.
+    """Resample columns [x0, x0 + width) of interleaved rows (H, W·3) uint8 into `out` (rows, columns, 3): first rows, then
+    columns.
 
-    Output o of an axis is the sum of `weights[o, t]` (float32, a multiple of four taps) times pixel `first[o] + t`; taps
-    beyond the last pixel must weigh nothing.
+    Output o of an axis is the sum of `weights[o, t]` (float32, a multiple of four taps) times pixel `first[o] + t`. Taps beyond
+    the last pixel must have weight 0.
     """
     last, flat_out = len(pixels) - 1, out.reshape(len(out), -1)
     n_columns, column_taps = column_weights.shape
     n_in, n_out, begin = width * 3, n_columns * 3, x0 * 3
-    # One output row at full width, and behind it what taps that weigh nothing read.
+    # One output row at full width, plus room for taps of weight 0 beyond its end.
     line = np.zeros(n_in + column_taps * 3, np.float32)
     sums = np.empty(n_out, np.float32)
     for o in range(len(out)):
@@ -64,7 +65,7 @@ def apply(pixels, x0, width, row_first, row_weights, column_first, column_weight
             elif a != 0 or b != 0:
                 for i in range(n_in):
                     line[i] += a * nb.float32(p[i]) + b * nb.float32(q[i])
-        # Unsigned: of a signed index, numba asks at each step whether it counts from the end.
+        # Unsigned: for a signed index, numba checks at each step whether it counts from the end.
         for c in range(n_columns):
             i, k = nb.uintp(column_first[c] * 3), nb.uintp(c * 3)
             v, w, x, y = column_weights[c, 0], column_weights[c, 1], column_weights[c, 2], column_weights[c, 3]

@@ -1,8 +1,7 @@
-"""One scan: its header, its scale and its pixels, whatever file or URL it comes from.
+"""An open scan: its header, scale and pixels, from any supported file or URL.
 
-The scale comes from the file or from the user and is never guessed (`scale`); a backend reads the pixels
-(`formats`). Label and macro images and free-text tags stay in the file. What is known of many scans belongs in
-`registry`.
+The scale comes from the file or the user and is never guessed (`scale`). A backend reads the pixels (`formats`). Label and macro
+images and free-text tags stay in the file. The register of many scans belongs in `registry`.
 """
 
 import math
@@ -20,7 +19,7 @@ from stpath_assets.slides.source import Source, content_of
 from stpath_assets.threads import ahead
 
 _FINEST_PX = 8
-"""Sides of the smallest box, in the pixels asked for, that a damaged part of a scan is told apart by."""
+"""Side of the smallest box, in output pixels, at which a damaged part of a scan is located."""
 
 _MAGENTA = (255, 0, 255)  # no stain and no pen has it
 
@@ -29,10 +28,10 @@ _MAGENTA = (255, 0, 255)  # no stain and no pen has it
 class Slide:
     """An open scan. Coordinates are level-0 pixels, x to the right and y down.
 
-    `mpp_xy` is µm per pixel at level 0 along x and y and `mpp_source` says where it comes from (`file` or `user`);
-    `mpp_file` is what the file says; `warnings` holds what a user should know before trusting the scan. `uri` is the path
-    or URL as given; `path` is the local path, or that within the URL. `vendor` is from a fixed list and `objective_power`
-    is a number: nothing else of a file's own words is kept.
+    `mpp_xy` is µm per pixel at level 0 along x and y; `mpp_source` says where it comes from (`file` or `user`). `mpp_file` is the
+    file's value. `warnings` holds what a user should know before trusting the scan. `uri` is the path or URL as given, `path` the
+    local path, or the path within the URL. `vendor` is from a fixed list and `objective_power` is a number; no other text of the
+    file is kept.
     """
 
     path: Path
@@ -52,28 +51,28 @@ class Slide:
 
     @property
     def mpp(self) -> float:
-        """µm per pixel at level 0; where pixels are not square, the mean of x and y."""
+        """µm per pixel at level 0; the mean of x and y if pixels are not square."""
         return scale.mean(self.mpp_xy)
 
     @property
     def backend(self) -> str:
-        """What reads the scan: `tiffslide`, `openslide` or `image`."""
+        """The reader: `tiffslide`, `openslide` or `image`."""
         return self._open_backend.name
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The local files that the scan consists of; none where it is read from a URL."""
+        """The local files of the scan; empty if it is read from a URL."""
         return tuple(self._open_backend.files)
 
     def content(self) -> tuple[str, int]:
-        """SHA-256 and size in bytes of the scan, of all the files that it consists of (see `source.content_of`)."""
+        """Return SHA-256 and size in bytes of all the scan's files (see `source.content_of`)."""
         files = self._open_backend.files
         return content_of(files) if files else Source(self.uri).content()
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """Pixels of a box in the level's own pixels, inside it: (height, width, 3) uint8 RGB.
+        """Return the pixels of a box inside a level, in the level's pixels: (height, width, 3) uint8 RGB.
 
-        Raises `SlideError` naming the box where it cannot be decoded: no pixel is ever made up.
+        Raises `SlideError` with the box if it cannot be decoded. Pixels are never made up.
         """
         level_width, level_height = self.level_dimensions[level]
         if not (0 <= x <= x + width <= level_width and 0 <= y <= y + height <= level_height):
@@ -91,29 +90,29 @@ class Slide:
         return np.ascontiguousarray(pixels)
 
     def read_scaled(self, mpp: float, box_px: int = 1024) -> npt.NDArray[np.uint8]:
-        """The whole scan at about `mpp` µm per pixel, by area, as (H, W, 3) uint8.
+        """Return the whole scan at about `mpp` µm per pixel, averaged by area, as (H, W, 3) uint8.
 
-        Its shape is `scaled_shape`; its pixels are square, whatever the scan's. Read in boxes of about `box_px` by threads, so
-        that memory does not grow with the scan, from the smallest level that is at least as fine; which level
-        depends on the scan alone.
+        Its shape is `scaled_shape`. Its pixels are square, even if the scan's are not. Threads read boxes of about `box_px`,
+        so that memory does not grow with the scan, from the smallest level that is at least as fine. The level depends only
+        on the scan.
         """
         return self._scaled(mpp, box_px, None)
 
     def read_scaled_partly(self, mpp: float, box_px: int = 1024) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """As `read_scaled`, of a scan that is damaged: the image, and where it could not be read, (H, W) True.
+        """Read a damaged scan as `read_scaled` does. Returns the image, and a mask (H, W), True where it could not be read.
 
-        What could not be read is 255 in the image, and is to be taken for nothing.
+        Unreadable pixels are 255 in the image and must be ignored.
         """
         unreadable = np.zeros(self.scaled_shape(mpp), bool)
         return self._scaled(mpp, box_px, unreadable), unreadable
 
     def scaled_shape(self, mpp: float) -> tuple[int, int]:
-        """Height and width of the whole scan at about `mpp` µm per pixel: round(size · slide mpp / mpp), at least 1."""
+        """Return height and width of the whole scan at about `mpp` µm per pixel: round(size · slide mpp / mpp), at least 1."""
         x, y = self.mpp_xy
         return max(1, round(self.height_px * y / mpp)), max(1, round(self.width_px * x / mpp))
 
     def _scaled(self, mpp: float, box_px: int, unreadable: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint8]:
-        """Raises `SlideError` at what cannot be read, or marks it in `unreadable` and goes on."""
+        """Read the scan. Raises `SlideError` for what cannot be read, or marks it in `unreadable` if given."""
         height, width = self.scaled_shape(mpp)
         level = self.level_for(mpp)
         level_width, level_height = self.level_dimensions[level]
@@ -149,13 +148,13 @@ class Slide:
         return out
 
     def level_for(self, mpp: float) -> int:
-        """The coarsest level that is at least as fine as `mpp` along x and y; level 0 where none is."""
-        # A tenth of a percent: level sizes are rounded to whole pixels, so a "4x" level is rarely exactly 4x.
+        """Return the coarsest level that is at least as fine as `mpp` along x and y, or level 0 if there is none."""
+        # Tolerate 0.1 %: level sizes are rounded to whole pixels, so a "4x" level is rarely exactly 4x.
         fine = [i for i, d in enumerate(self.level_downsamples) if max(self.mpp_xy) * d <= mpp * 1.001]
         return max(fine, key=lambda i: self.level_downsamples[i], default=0)
 
     def thumbnail(self, longest_px: int = 768, partly: bool = False) -> npt.NDArray[np.uint8]:
-        """The scan fitted into a square of `longest_px`, as (H, W, 3) uint8; `partly`: what cannot be read is magenta."""
+        """Return the scan fitted into a square of `longest_px`, (H, W, 3) uint8. With `partly`, unreadable parts are magenta."""
         x, y = self.mpp_xy
         mpp = max(self.width_px * x, self.height_px * y) / longest_px
         if not partly:
@@ -165,7 +164,7 @@ class Slide:
         return image
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._open_backend.close()
 
     @property
@@ -182,14 +181,14 @@ class Slide:
 
 
 def open_slide(path: str | Path, mpp: float | scale.Mpp | None = None) -> Slide:
-    """Opens a scan, a file or a URL (s3://, gs://, https://).
+    """Open a scan: a file or a URL (s3://, gs://, https://).
 
-    `mpp` (µm per pixel at level 0, or a pair of x and y) is for scans whose file does not say; where both do, the given
-    one wins, with a warning if they differ by more than 5 %. A scale that the objective contradicts is a warning too, and
-    so are pixels that are not square.
+    `mpp` (µm per pixel at level 0, or a pair of x and y) is for scans whose file has no scale. If both are given, it wins, with a
+    warning if they differ by more than 5 %. A scale that contradicts the objective, and pixels that are not square, are warnings
+    too.
 
-    Raises `SlideError` for what is missing, no scan, truncated, or of pixels other than 8-bit RGB, and
-    `ScaleError` where the scale is missing or absurd.
+    Raises `SlideError` if the file is missing, not a scan, truncated, or has other pixels than 8-bit RGB, and `ScaleError` if
+    the scale is missing or outside the range of microscope scans.
     """
     source = Source(path)
     backend = open_backend(source)
@@ -210,7 +209,7 @@ def open_slide(path: str | Path, mpp: float | scale.Mpp | None = None) -> Slide:
 
 
 def _quarters(top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int, int]]:
-    """A box in four, or in two where it is one pixel high or wide."""
+    """Split a box into four, or into two if it is one pixel high or wide."""
     middle, centre = (top + bottom + 1) // 2, (left + right + 1) // 2
     rows = [(top, middle), (middle, bottom)]
     columns = [(left, centre), (centre, right)]

@@ -1,7 +1,7 @@
-"""Where a scan lies: a path, or a URL of any file system that fsspec knows.
+"""Locates a scan: a local path, or a URL of any file system that fsspec knows.
 
-Answers how large it is, what its content hashes to, and how to get at its bytes: in place, or from a local copy
-for readers that need a file. What the bytes mean belongs in `formats`.
+Gives its size, its hash, and its bytes: in place, or from a local copy for readers that need a file. Parsing the bytes belongs in
+`formats`.
 """
 
 import hashlib
@@ -22,27 +22,27 @@ from stpath_assets.storage import atomic_file, fingerprint
 
 _URL = re.compile(r"[A-Za-z][\w+.:-]*://")
 _CHUNK = 1 << 22
-# Names of query parameters that let whoever has the URL read the file: those of S3, Google Cloud, Azure (`sig`), and tokens.
+# Query parameters that grant access to whoever has the URL: those of S3, Google Cloud, Azure (`sig`), and tokens.
 _SECRET = re.compile(r"signature|credential|token|secret|password|passwd|^sig$|api_?key|access_?key", re.IGNORECASE)
-# What a file system says of a file that changes when its content does.
+# File system attributes that change when the content of a file does.
 _VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "md5Hash")
 
 
 def is_url(uri: str | Path) -> bool:
-    """Whether a scan is named by a URL; everything else is a path."""
+    """Return whether a scan is given as a URL; everything else is a path."""
     return isinstance(uri, str) and _URL.match(uri) is not None
 
 
 def scan_cache() -> Path:
-    """The folder of local copies: `$XDG_CACHE_HOME/stpath-assets/scans`, by default under `~/.cache`."""
+    """Return the folder of local copies: `$XDG_CACHE_HOME/stpath-assets/scans`, by default under `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stpath-assets" / "scans"
 
 
 def content_of(files: Iterable[Path]) -> tuple[str, int]:
-    """SHA-256 and size in bytes of a scan of one or more local files.
+    """Return SHA-256 and size in bytes of a scan of one or more local files.
 
-    Of one file, the hash is the file's own; of several, that of their sorted hexadecimal hashes, so that names
-    and order say nothing. Raises `StorageError` naming the file that cannot be read.
+    For one file, it is the file's own hash. For several, it is the hash of their sorted hexadecimal hashes, so that names and
+    order do not matter. Raises `StorageError` with the file that cannot be read.
     """
     files = list(files)
     hashes = sorted(fingerprint.sha256_of_file(f) for f in files)
@@ -51,9 +51,9 @@ def content_of(files: Iterable[Path]) -> tuple[str, int]:
 
 
 class Source:
-    """A scan's place. `uri` is kept as given; `name` is the file's name, which messages and slide_ids use.
+    """A scan's location. `uri` is kept as given; `name` is the file's name, which messages and slide_ids use.
 
-    Raises `SlideError` for a URL that holds a password, or a secret in its query: it would be stored with the slide.
+    Raises `SlideError` for a URL with a password, or with a secret in its query, because the URL is stored with the slide.
     """
 
     def __init__(self, uri: str | Path) -> None:
@@ -74,11 +74,11 @@ class Source:
         if secret is not None:
             raise SlideError(
                 f"{self.name}: its URL holds a secret ({one_line(secret)[:40]}=…), which would be stored; "
-                "give the URL without it, and the secret by the environment"
+                "give the URL without it, and the secret in the environment"
             )
 
     def check(self) -> None:
-        """Raises `SlideError` where there is no file, or an empty one."""
+        """Raise `SlideError` if the file is missing or empty."""
         if self.is_remote:
             if self._info.get("type") == "directory":
                 raise SlideError(f"{self.uri}: is a folder; give the scan's file")
@@ -96,24 +96,24 @@ class Source:
             raise SlideError(f"{self.uri}: is empty (0 bytes); copy it again")
 
     def open(self) -> BinaryIO:
-        """The scan's bytes, seekable, read where they lie."""
+        """Open the scan's bytes in place, seekable."""
         try:
             return self.path.open("rb") if not self.is_remote else self._fs.open(self._fs_path, "rb")
         except OSError as e:
             raise SlideError(f"{self.name}: cannot be read ({e.strerror or _said(e)}); check its permissions") from e
 
     def head(self, n: int = 1024) -> bytes:
-        """The first bytes, at most n."""
+        """Return the first bytes, at most n."""
         return next(self._chunks(n), b"")
 
     def size_bytes(self) -> int | None:
-        """The size of the file, or None where a server does not say."""
+        """Return the size of the file, or None if a server does not say."""
         if not self.is_remote:
             return self.path.stat().st_size
         return int(self._info["size"]) if self._info.get("size") else None
 
     def can_seek(self) -> bool:
-        """Whether any part can be read without the parts before it: not every web server does that."""
+        """Return whether parts can be read by themselves. Not every web server supports that."""
         if not self.is_remote:
             return True
         try:
@@ -124,7 +124,7 @@ class Source:
             return False
 
     def content(self) -> tuple[str, int]:
-        """SHA-256 and size in bytes of the file, read from where it lies."""
+        """Return SHA-256 and size in bytes of the file, read in place."""
         if not self.is_remote:
             return content_of([self.path])
         digest, size = hashlib.sha256(), 0
@@ -134,10 +134,10 @@ class Source:
         return digest.hexdigest(), size
 
     def local(self) -> Path:
-        """A local file with the scan's bytes: itself, or a copy in `scan_cache`, fetched when there is none yet.
+        """Return a local file with the scan's bytes: the file itself, or a copy in `scan_cache`, downloaded if needed.
 
-        A copy is named after the URL and the version that the server tells, so that a changed scan is fetched
-        again. Raises `SlideError` where it cannot be fetched.
+        A copy is named after the URL and the version that the server reports, so a changed scan is downloaded again. Raises
+        `SlideError` if that fails.
         """
         if not self.is_remote:
             return self.path
@@ -149,11 +149,11 @@ class Source:
                 with atomic_file(copy) as draft:
                     self._fs.get_file(self._fs_path, str(draft))
             except Exception as e:
-                raise SlideError(f"{self.name}: cannot be fetched from {self.uri} ({_said(e)}); try again") from e
+                raise SlideError(f"{self.name}: cannot be downloaded from {self.uri} ({_said(e)}); try again") from e
         return copy
 
     def _chunks(self, n: int) -> Iterator[bytes]:
-        """The scan's bytes, n at a time."""
+        """Yield the scan's bytes, n at a time."""
         try:
             with closing(self.open()) as f:
                 while chunk := f.read(n):
@@ -183,9 +183,7 @@ class Source:
         except ImportError as e:
             raise SlideError(f"{self.uri}: {_said(e)}; install it: pip install 'stpath-assets[remote]'") from e
         except ValueError as e:
-            raise SlideError(
-                f"{self.uri}: is no URL that can be read ({_said(e)}); use s3://, gs:// or https://"
-            ) from e
+            raise SlideError(f"{self.uri}: is not a supported URL ({_said(e)}); use s3://, gs:// or https://") from e
 
     @property
     def _fs(self) -> Any:

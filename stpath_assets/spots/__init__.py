@@ -1,7 +1,7 @@
 """Spots: measured expression as an input, raw counts of spots whose centres are known on the scan.
 
-`formats` reads the file forms, `reading` finds out which one a path has and refuses what cannot be compared with a prediction.
-Pairing with tiles and scores belong in `evaluation`.
+`formats` reads the file formats. `reading` detects the format and refuses data that cannot be compared with a prediction. Pairing
+with tiles and scores belong in `evaluation`.
 """
 
 from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint

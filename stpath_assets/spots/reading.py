@@ -1,6 +1,6 @@
 """Reads measured expression: raw counts of spots whose centres are known in a scan's level-0 pixels.
 
-Finds out which form a path has, reads it (`formats`), and refuses what cannot be compared with a prediction.
+Detects the format of a path, reads it (`formats`), and refuses data that cannot be compared with a prediction.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ from stpath_assets.spots.formats.visium import read_visium
 from stpath_assets.weights import hashes
 
 CODE_VERSION = "1"
-"""Raised whenever the same files give other rows of `spot_expression`."""
+"""Raised when the same files give other rows of `spot_expression`."""
 
 KNOWN_FORMS = (
-    "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv beside it, an .h5ad with obsm['spatial'], "
+    "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv next to it, an .h5ad with obsm['spatial'], "
     "or a Visium folder (outs of Space Ranger)"
 )
 _MATRIX = "filtered_feature_bc_matrix"
@@ -41,10 +41,10 @@ _ENSEMBL_ID = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 class Spots:
     """Measured expression of N spots and G genes.
 
-    `spot_ids` are unique and as in the data; `xy_px` (N, 2) float64 are spot centres x, y in level-0 pixels; `genes`
-    are symbols in ascending order, each once; `counts` (N, G) int32 are raw counts, sparse by column. `source` is the
-    form they came in (`her2st`, `h5ad` or `visium`), `notes` what the user should know of them, a line each.
-    `spot_diameter_px` is the diameter of a spot in level-0 pixels, where the data say it.
+    `spot_ids` are unique and as in the data. `xy_px` (N, 2) float64 are spot centres x, y in level-0 pixels. `genes` are
+    symbols in ascending order, without duplicates. `counts` (N, G) int32 are raw counts, sparse by column. `source` is the
+    format (`her2st`, `h5ad` or `visium`). `notes` are lines for the user. `spot_diameter_px` is the diameter of a spot in
+    level-0 pixels, if the data have it.
     """
 
     spot_ids: list[str]
@@ -57,11 +57,11 @@ class Spots:
 
 
 def read_spots(path: Path) -> Spots:
-    """Reads measured expression; the forms are those of `KNOWN_FORMS`.
+    """Read measured expression in one of the formats of `KNOWN_FORMS`.
 
-    Spots without counts, without a position, not selected or not in tissue are left out, with a note. Of several
-    columns for one gene symbol (10x features that differ in their Ensembl id) the one with the most counts is kept,
-    with a note. Raises `SpotsError`, one line saying which file, what is wrong and what to do.
+    Spots without counts, without a position, not selected or not in tissue are left out, with a note. If several columns have one
+    gene symbol (10x features with different Ensembl ids), the one with the most counts is kept, with a note. Raises `SpotsError`,
+    one line with the file, what is wrong and what to do.
     """
     found = _find(Path(path))
     measured = found.read(found.files)
@@ -85,10 +85,10 @@ def read_spots(path: Path) -> Spots:
 
 
 def spots_fingerprint(path: Path) -> str:
-    """SHA-256, hexadecimal, over the names and contents of all files that `read_spots` reads for `path`.
+    """Return the SHA-256, hexadecimal, of the names and contents of all files that `read_spots` reads for `path`.
 
-    Names are those within the sample (`counts.tsv.gz`, `spatial/tissue_positions.csv`): moving or renaming a sample
-    keeps its fingerprint. Raises `SpotsError` where a file is missing or cannot be read.
+    Names are relative to the sample (`counts.tsv.gz`, `spatial/tissue_positions.csv`), so moving or renaming a sample keeps its
+    fingerprint. Raises `SpotsError` if a file is missing or cannot be read.
     """
     found = _find(Path(path))
     digest = hashlib.sha256(found.form.encode())
@@ -101,7 +101,7 @@ def spots_fingerprint(path: Path) -> str:
 
 
 def check_inside(spots: Spots, width_px: int, height_px: int, slide_id: str) -> None:
-    """Raises `SpotsError` if the centre of any spot lies outside a slide of that size, level-0 pixels."""
+    """Raise `SpotsError` if the centre of any spot lies outside a slide of this size, level-0 pixels."""
     outside = ((spots.xy_px < 0) | (spots.xy_px > (width_px, height_px))).any(axis=1)
     if not outside.any():
         return
@@ -116,7 +116,7 @@ def check_inside(spots: Spots, width_px: int, height_px: int, slide_id: str) -> 
 
 @dataclass(frozen=True)
 class _Found:
-    """A path of a known form; `files` are all that is read of it, by name in the sample, the counts first."""
+    """A path of a known format. `files` are all files that are read, by name in the sample, the counts first."""
 
     form: str
     files: dict[str, Path]
@@ -124,24 +124,24 @@ class _Found:
 
 
 def _find(path: Path) -> _Found:
-    """The form of a path and the files that belong to it; opens none of them."""
+    """Return the format of a path and its files. Opens none of them."""
     if path.is_dir():
         return _find_visium(path)
     if not path.is_file():
-        raise SpotsError(f"{path}: there is no such file or folder; measured expression is {KNOWN_FORMS}")
+        raise SpotsError(f"{path}: no such file or folder; measured expression is {KNOWN_FORMS}")
     if path.suffix == ".h5ad":
         return _Found("h5ad", {"h5ad": path}, read_h5ad)
     name = re.fullmatch(r"(.+)_(counts\.tsv(?:\.gz)?)", path.name)
     if name is None:
-        raise SpotsError(f"{path}: is no known form of measured expression; give {KNOWN_FORMS}")
+        raise SpotsError(f"{path}: unknown format of measured expression; give {KNOWN_FORMS}")
     selection = path.with_name(f"{name[1]}_selection.tsv")
     if not selection.is_file():
-        raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} beside it")
+        raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} next to it")
     return _Found("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
 
 
 def _find_visium(folder: Path) -> _Found:
-    """The files of a Space Ranger run: of `folder` itself or of `outs` in it."""
+    """Return the files of a Space Ranger run, in `folder` or in its `outs`."""
     for outs in (folder, folder / "outs"):
         matrices = ((f"{_MATRIX}.h5",), _MATRIX_FILES)
         matrix = next((m for m in matrices if all((outs / name).is_file() for name in m)), None)
@@ -153,7 +153,7 @@ def _find_visium(folder: Path) -> _Found:
         scale = (_SCALE_FACTORS,) if (outs / _SCALE_FACTORS).is_file() else ()
         return _Found("visium", {name: outs / name for name in (*matrix, positions, *scale)}, read_visium)
     raise SpotsError(
-        f"{folder}: is no Visium folder, it has neither {_MATRIX}.h5 nor all of {', '.join(_MATRIX_FILES)}; "
+        f"{folder}: is not a Visium folder, it has neither {_MATRIX}.h5 nor all of {', '.join(_MATRIX_FILES)}; "
         f"measured expression is {KNOWN_FORMS}"
     )
 
@@ -161,7 +161,7 @@ def _find_visium(folder: Path) -> _Found:
 def _check_spots(measured: Measured, file: Path) -> None:
     if not measured.spot_ids or not measured.genes:
         said = "".join(f" ({note})" for note in measured.notes)
-        raise SpotsError(f"{file}: no spot or gene remains{said}; check that counts and positions are of one sample")
+        raise SpotsError(f"{file}: no spot or gene remains{said}; check that counts and positions belong to one sample")
     refuse_twice(measured.spot_ids, file, "spot")
 
 
@@ -191,7 +191,7 @@ def _check_counts(measured: Measured, file: Path) -> None:
 
 
 def _one_column_a_gene(measured: Measured, file: Path) -> tuple[npt.NDArray[np.intp], list[str]]:
-    """Columns in ascending order of symbols, of several for one symbol that with most counts; and notes."""
+    """Sort columns by symbol, keeping for duplicate symbols the column with the most counts; return them with notes."""
     symbols = np.array(measured.genes)
     if (symbols == "").any():
         raise SpotsError(f"{file}: gene {int((symbols == '').argmax()) + 1} has no symbol; name it or remove it")

@@ -1,4 +1,4 @@
-"""What `spot_expression` stores for a slide: its measured counts, by gene."""
+"""Stores a slide's measured counts by gene in `spot_expression`."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ _BLOCK = 512  # genes written at a time
 
 
 def require_path(row: Registered) -> Path:
-    """Where a slide's measured spots are. Raises `SpotsError` where it has none."""
+    """Return the path of a slide's measured spots. Raises `SpotsError` if it has none."""
     if row.spots_uri is None:
         raise SpotsError(f"{row.slide_id}: has no measured spots; add it with --spots, or set grid to regular")
     return Path(row.spots_uri)
 
 
 def spots_from(row: Registered) -> Fingerprint:
-    """The fingerprint of a slide's `spot_expression`. Raises `SpotsError` where its files cannot be read."""
+    """Return the fingerprint of a slide's `spot_expression`. Raises `SpotsError` if its files cannot be read."""
     sha256 = None if row.spots_uri is None else spots_fingerprint(Path(row.spots_uri))
     return row.fingerprint.extend(SPOT_EXPRESSION.name, CODE_VERSION, spots_sha256=sha256)
 
 
 def store_spots(store: Store, row: Registered) -> Made:
-    """Brings a slide's `spot_expression` up to date with its measured files; without any there is none.
+    """Bring a slide's `spot_expression` up to date with its measured files, or remove it if there are none.
 
-    Raises `SpotsError` for files that cannot be read or whose spots lie outside the slide.
+    Raises `SpotsError` if files cannot be read, or if spots lie outside the slide.
     """
     fingerprint = spots_from(row)
     if row.spots_uri is None:

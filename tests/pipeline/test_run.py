@@ -97,7 +97,7 @@ def test_another_scan_under_a_registered_path_is_not_taken_over(finished_home: P
     for again in (sa("run", "--home", home), sa("add", scan, "--home", home)):
         assert again.exit_code == 1
         assert len(lines(again.stderr)) == 1
-        assert "is another scan now" in again.stderr
+        assert "is now another scan" in again.stderr
         assert "retire a" in again.stderr
     assert store.require("stpath_predictions", "a").digest == first
     assert sa("retire", "a", "--home", home).exit_code == 0

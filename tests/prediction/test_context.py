@@ -156,7 +156,7 @@ def test_a_fraction_that_is_none(fraction: float) -> None:
         (Context([True, False], COUNTS, ["A", "B", "C"]), "turn a mask into them"),
         (Context([0.0, 1.0], COUNTS, ["A", "B", "C"]), "list of whole numbers"),
         (Context([0, 9], COUNTS, ["A", "B", "C"]), "indices 0 to 9 are outside the 9 tiles"),
-        (Context([-1, 2], COUNTS, ["A", "B", "C"]), "indices -1 to 2 leave"),
+        (Context([-1, 2], COUNTS, ["A", "B", "C"]), "indices -1 to 2 are outside"),
         (Context([3, 3], COUNTS, ["A", "B", "C"]), "a spot is given twice"),
         (Context([0, 1], COUNTS - 1, ["A", "B", "C"]), "negative or not finite; give raw counts"),
         (Context([0, 1], COUNTS * np.nan, ["A", "B", "C"]), "negative or not finite"),

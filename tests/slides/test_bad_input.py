@@ -84,7 +84,7 @@ def bomb_of_nothing(path: Path) -> None:
 BOMBS = {
     bomb_of_blocks: "declares 1000000 by 1000000 pixels, but holds 4 of their",
     bomb_in_one_block: "keeps 100000 by 90000 pixels in one block",
-    bomb_beyond_glass: "declares 4000000000 by 512 pixels, which no scan has",
+    bomb_beyond_glass: "declares 4000000000 by 512 pixels, too many for a scan",
     bomb_of_nothing: "a level has no image data",
 }
 

@@ -170,7 +170,7 @@ def test_the_hash_of_a_scan_covers_all_its_files(tmp_path: Path, draw: Callable[
     assert registry.refresh(row.slide_id) == row
     hurt = tmp_path / part
     hurt.write_bytes(hurt.read_bytes() + b"\0\0")
-    with pytest.raises(SlideError, match="is another scan now"):
+    with pytest.raises(SlideError, match="is now another scan"):
         registry.refresh(row.slide_id)
 
 

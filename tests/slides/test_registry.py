@@ -135,7 +135,7 @@ def test_the_content_of_a_retired_slide_may_come_back(registry: Registry, drawn_
 
 def test_an_id_of_another_scan_is_refused(registry: Registry, drawn_slide: Path, slide_of: Callable[..., Path]) -> None:
     registry.add(drawn_slide, slide_id="mine")
-    with pytest.raises(SlideError, match=r"--id mine: is another scan's already \(.*drawn\.tif\)"):
+    with pytest.raises(SlideError, match=r"--id mine: belongs to another scan \(.*drawn\.tif\)"):
         registry.add(slide_of("b.tif", tissue_image(seed=1)), slide_id="mine")
     assert registry.get("mine").uri == str(drawn_slide)
 
@@ -152,7 +152,7 @@ def test_another_scan_under_a_registered_path_is_not_taken_over(registry: Regist
         lambda: registry.add(drawn_slide, mpp=0.5),
     ):
         with pytest.raises(
-            SlideError, match=r"^drawn: .*drawn\.tif is another scan now .*; put that one back, or retire drawn"
+            SlideError, match=r"^drawn: .*drawn\.tif is now another scan .*; put that one back, or retire drawn"
         ) as e:
             ask()
         assert before.sha256[:12] in str(e.value)
@@ -162,7 +162,7 @@ def test_another_scan_under_a_registered_path_is_not_taken_over(registry: Regist
     assert new.slide_id == f"drawn-{new.sha256[:8]}"
     assert (new.organ, new.mpp, new.mpp_source) == (None, 0.5, "file")
     drawn_slide.write_bytes(content)
-    with pytest.raises(SlideError, match="is another scan now"):
+    with pytest.raises(SlideError, match="is now another scan"):
         registry.refresh(new.slide_id)
 
 

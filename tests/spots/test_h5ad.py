@@ -91,7 +91,7 @@ def test_a_counts_layer_that_holds_none_is_not_replaced_by_x(path):
         (data(xy=None), "has no positions; put the spots' level-0 pixels into obsm['spatial']"),
         (data(xy=XY[:, :1]), "one column"),
         (data(xy=np.array([[1, 2], [np.nan, 4]])), "1 of 2 spots with counts have no position, the first is s1"),
-        (data(spots=("a", "a")), "spot a stands there twice"),
+        (data(spots=("a", "a")), "spot a occurs twice"),
         (data(x=-COUNTS), "gene VIM has -3"),
         (data(x=COUNTS * np.nan), "gene VIM has nan"),
         (data(x=COUNTS * 0), "all counts in X are 0"),

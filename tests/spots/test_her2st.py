@@ -85,8 +85,8 @@ def test_spots_not_selected_are_left_out_with_a_note(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ([*COUNTS, COUNTS[1]], "array position 10x21 stands there twice"),
-        (["\tVIM\tVIM\tEPCAM", *COUNTS[1:]], "gene VIM stands there twice"),
+        ([*COUNTS, COUNTS[1]], "array position 10x21 occurs twice"),
+        (["\tVIM\tVIM\tEPCAM", *COUNTS[1:]], "gene VIM occurs twice"),
         (["\tVIM\t\tEPCAM", *COUNTS[1:]], "has no symbol"),
         ([*COUNTS, "12x21\t0\t0.5\t1"], "not raw counts: gene ACTB has 0.5 in spot 12x21"),
         ([*COUNTS, "12x21\t0\t-1\t1"], "gene ACTB has -1"),
@@ -98,7 +98,7 @@ def test_spots_not_selected_are_left_out_with_a_note(tmp_path):
         ([*COUNTS, "12x21"], "row '12x21': no counts"),
         ([*COUNTS, "12x21\t0\t1"], "row 12x21 has 2 counts, not 3"),
         (["\tVIM\tACTB", *COUNTS[1:]], "3 cells in its header and 4 in a row"),
-        ([*COUNTS, "AAAC-1\t0\t1\t1"], "row 'AAAC-1' is no array position"),
+        ([*COUNTS, "AAAC-1\t0\t1\t1"], "row 'AAAC-1' is not an array position"),
         (COUNTS[:1], "is empty"),
         ([""], "is empty"),
         (["\tVIM", "10x21\t0", "10x22\t0"], "all counts are 0"),
@@ -113,8 +113,8 @@ def test_bad_counts_are_refused_by_name(tmp_path, counts, message):
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        (None, "positions are missing; put S1_selection.tsv beside it"),
-        ([*SELECTION, SELECTION[1]], "array position 11x21 stands there twice"),
+        (None, "positions are missing; put S1_selection.tsv next to it"),
+        ([*SELECTION, SELECTION[1]], "array position 11x21 occurs twice"),
         (["x\ty\tnew_x\tnew_y", "10\t21\t10\t21"], "has no column pixel_x"),
         (
             [*SELECTION[:-1], "10\t22\t10.0\t22.0\t\t2200\t1"],

@@ -119,7 +119,7 @@ def test_only_spots_in_tissue_with_a_position_are_read(tmp_path):
     [
         (POSITIONS.drop(columns="pxl_row_in_fullres"), "has no column pxl_row_in_fullres"),
         (POSITIONS[["barcode"]], "has no column pxl_row_in_fullres"),
-        (pd.concat([POSITIONS, POSITIONS[:1]]), "barcode TTTT-1 stands there twice"),
+        (pd.concat([POSITIONS, POSITIONS[:1]]), "barcode TTTT-1 occurs twice"),
         (
             POSITIONS.assign(pxl_col_in_fullres=[1, None, 2, 3]),
             "tissue_positions.csv: 1 of 3 spots with counts have no position, the first is AAAC-1",
@@ -146,7 +146,7 @@ def test_positions_without_barcodes_are_refused(tmp_path):
         ({"data": np.array([3, 1, 9, 2, 5, 9, 4, 9]) / 2}, "not raw counts: gene VIM has 1.5 in spot AAAC-1"),
         ({"data": -np.ones(8, int)}, "gene VIM has -1"),
         ({"kinds": ["Antibody Capture"] * 4}, "no feature of type Gene Expression"),
-        ({"barcodes": np.array(["AAAC-1", "AAAC-1", "GGGT-1"], "S")}, "spot AAAC-1 stands there twice"),
+        ({"barcodes": np.array(["AAAC-1", "AAAC-1", "GGGT-1"], "S")}, "spot AAAC-1 occurs twice"),
         ({"barcodes": np.array(BARCODES[:2], "S")}, "cannot be read as a feature matrix"),
         ({"indices": np.full(8, 77)}, "cannot be read as a feature matrix"),
         ({"indptr": np.array([0, 1])}, "cannot be read as a feature matrix"),
@@ -178,11 +178,11 @@ def test_damaged_or_missing_parts_of_the_matrix_folder_are_refused(tmp_path, nam
         path.write_bytes(damaged)
         assert "cannot be read as a feature matrix" in refusal(tmp_path)
     path.unlink()
-    assert "is no Visium folder" in refusal(tmp_path)
+    assert "is not a Visium folder" in refusal(tmp_path)
 
 
 def test_a_folder_without_positions_or_matrix_is_refused(tmp_path):
-    assert "is no Visium folder" in refusal(tmp_path)
+    assert "is not a Visium folder" in refusal(tmp_path)
     write_hdf5(tmp_path)
     assert "positions are missing; put spatial/tissue_positions.csv there" in refusal(tmp_path)
 

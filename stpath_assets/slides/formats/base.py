@@ -1,4 +1,4 @@
-"""What a reader of scans is, and the words that readers share."""
+"""The interface of a scan reader, and texts that readers share."""
 
 import re
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ VENDORS = frozenset(
         "zeiss",
     }
 )
-"""The only vendor texts that are ever stored: a file's own words may be anything, a patient's name included."""
+"""The only vendor texts that are ever stored. A file's own text could be anything, even a patient's name."""
 
 _QUOTED = re.compile(r"""'.*'|".*"|“.*”|‘.*’|`.*`""", re.DOTALL)
 
 
 class Backend(Protocol):
-    """An open scan. Levels are ordered from the finest; all facts but pixels are as the file states them.
+    """An open scan. Levels are ordered from the finest. All facts except pixels are as the file states them.
 
-    `mpp` is (x, y) in µm per pixel at level 0, `vendor` one of `VENDORS`, and `files` every local file that the
-    scan consists of, empty where it is read over the network.
+    `mpp` is (x, y) in µm per pixel at level 0, `vendor` one of `VENDORS`, and `files` every local file of the scan, empty if
+    it is read over the network.
     """
 
     name: str
@@ -49,31 +49,31 @@ class Backend(Protocol):
     files: Sequence[Path]
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-        """Pixels of a box in the level's own pixels, inside it: (height, width, 3) uint8 RGB; raises anything."""
+        """Return the pixels of a box inside a level, in its pixels: (height, width, 3) uint8 RGB. May raise any exception."""
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
 
 
 class UnsupportedDialect(Exception):
-    """A TIFF that tiffslide opens but does not read rightly."""
+    """A TIFF that tiffslide opens but reads wrongly."""
 
 
 def vendor_of(text: object) -> str | None:
-    """The vendor that a format's name stands for, or None."""
+    """Return the vendor of a format by its name, or None."""
     word = str(text).lower().replace("philips-tiff", "philips").replace("philips_tiff", "philips")
     return word if word in VENDORS else None
 
 
 def plainly(cause: Exception) -> str:
-    """What an error says, in one line without what it quotes: parsers quote the file, whose words may be a patient's."""
+    """Return an error's text as one line without quotations: parsers quote the file, which may hold a patient's name."""
     said = " ".join(_QUOTED.sub("…", str(cause)).split())[:120]
     return said if type(cause) is ValueError else f"{type(cause).__name__}: {said}"
 
 
 def unreadable(source: Source, cause: Exception) -> SlideError:
-    """One line for whatever a file that is no scan makes its parser raise."""
+    """Return the one-line error for a file that a parser could not read."""
     return SlideError(
-        f"{source.name}: is not a slide that can be read ({plainly(cause)}); "
+        f"{source.name}: is not a readable slide ({plainly(cause)}); "
         "give a whole-slide TIFF, SVS, NDPI, SCN, MRXS, VMS, BIF or DICOM, or a PNG or JPEG with its --mpp"
     )

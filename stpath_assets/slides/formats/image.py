@@ -1,4 +1,4 @@
-"""PNG and JPEG, by Pillow."""
+"""Reads PNG and JPEG with Pillow."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +12,17 @@ from stpath_assets.slides.formats.base import plainly
 from stpath_assets.slides.source import Source
 
 MAX_IMAGE_PX = 1 << 29
-"""Largest PNG or JPEG, pixels: it is decoded as a whole, into 1.5 GiB here."""
+"""Largest PNG or JPEG, pixels. It is decoded as a whole, into 1.5 GiB."""
 
 MAX_PX_PER_BYTE = 400
-"""Neither a PNG nor a baseline JPEG can hold more pixels a byte: deflate ends at 1032 bytes a byte, 344 RGB pixels."""
+"""Maximum pixels per byte of a PNG or baseline JPEG: deflate expands at most 1032 times, which is 344 RGB pixels."""
 
 _PNG_RGB8 = (8, 2)  # bit depth and colour type of the header
 _PNG_KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGB with an alpha channel"}
 
 
 class ImageBackend:
-    """A PNG or JPEG, decoded as a whole on opening; it says no scale that could be believed. See `base.Backend`."""
+    """A PNG or JPEG, decoded as a whole on opening. It has no usable scale. See `base.Backend`."""
 
     name = "image"
     mpp: tuple[float, float] | None = None
@@ -30,10 +30,10 @@ class ImageBackend:
     vendor: str | None = None
 
     def __init__(self, source: Source) -> None:
-        """Raises `SlideError` for pixels other than 8-bit RGB, for more of them than the file can hold, and truncated files."""
+        """Open an image. Raises `SlideError` if it is truncated, is not 8-bit RGB, or declares more pixels than it can hold."""
         path = source.local()
         try:
-            # By its own class: Image.open refuses by size what is well within a scan's.
+            # Pillow's class directly, because Image.open refuses sizes that are normal for scans.
             with _plugin(path)(path) as image:
                 _check_image(source.name, path, image)
                 self._pixels = np.asarray(image)
@@ -49,7 +49,7 @@ class ImageBackend:
         return np.array(self._pixels[y : y + height, x : x + width])
 
     def close(self) -> None:
-        """Lets go of the pixels."""
+        """Release the pixels."""
         self._pixels = np.empty((0, 0, 3), np.uint8)
 
 
@@ -62,7 +62,7 @@ def _check_image(name: str, path: Path, image: ImageFile.ImageFile) -> None:
     kind = f"{image.mode}"
     rgb = image.mode == "RGB"
     if isinstance(image, PngImagePlugin.PngImageFile):
-        # Pillow gives 16-bit RGB as 8-bit without a word.
+        # Pillow silently converts 16-bit RGB to 8-bit.
         depth, colour = path.open("rb").read(26)[24:]
         rgb, kind = (depth, colour) == _PNG_RGB8, f"{depth}-bit {_PNG_KINDS.get(colour, 'of unknown colours')}"
     if not rgb:

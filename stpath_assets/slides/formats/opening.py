@@ -1,7 +1,7 @@
-"""Chooses what reads a scan, by what the file is and not by its name.
+"""Chooses the reader of a scan by the file's content, not its name.
 
-TIFF dialects go to tiffslide's reader (`tiff`), what it cannot read and all other scanner formats to OpenSlide (`openslide`),
-PNG and JPEG to Pillow (`image`). A backend gives facts as the file states them; `slide` judges them.
+TIFF dialects go to `tiff` (tiffslide), what it cannot read and all other scanner formats to `openslide`, PNG and JPEG to `image`.
+A backend gives facts as the file states them; `slide` judges them.
 """
 
 import warnings
@@ -15,11 +15,11 @@ _PNG, _JPEG, _DICOM = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"DICM"
 
 
 def open_backend(source: Source) -> Backend:
-    """The backend that reads a scan. Raises `SlideError` for what is missing, empty, no scan, truncated, or not 8-bit RGB."""
+    """Return the reader of a scan. Raises `SlideError` if it is missing, empty, not a scan, truncated, or not 8-bit RGB."""
     source.check()
     head = source.head(132)
     with warnings.catch_warnings():
-        # tiffslide warns of what it knows of a dialect; a user cannot do anything about it.
+        # tiffslide's warnings about dialects do not help a user.
         warnings.simplefilter("ignore")
         if head.startswith(_TIFF):
             return _open_tiff(source)
@@ -36,14 +36,14 @@ def _open_tiff(source: Source) -> Backend:
     except Exception as e:  # parsers of damaged files raise anything
         from stpath_assets.slides.formats.openslide import OpenSlideBackend, detect_format
 
-        # A generic TIFF that tiffslide cannot parse is damaged; OpenSlide would find that out tile by tile.
+        # A generic TIFF that tiffslide cannot parse is damaged; OpenSlide would find out only tile by tile.
         if isinstance(e, UnsupportedDialect) or detect_format(source.local()) not in (None, "generic-tiff"):
             try:
                 return OpenSlideBackend(source)
             except SlideError:
                 if isinstance(e, UnsupportedDialect):
                     raise
-        # Without its cause: an error that is stored with its causes would hold what `plainly` left out.
+        # Without the cause, whose text would contain what `plainly` left out.
         raise unreadable(source, e) from None
 
 
@@ -52,12 +52,12 @@ def _open_other(source: Source, head: bytes) -> Backend:
     from stpath_assets.slides.formats.openslide import OpenSlideBackend, detect_format
 
     if source.is_remote and (head[128:132] == _DICOM or source.path.suffix.lower() in (".mrxs", ".vms", ".vmu")):
-        raise SlideError(f"{source.name}: lies beside files that belong to it; copy them all to a local folder first")
+        raise SlideError(f"{source.name}: consists of several files; copy them all to a local folder first")
     if not source.is_remote and detect_format(source.path) is not None:
         return OpenSlideBackend(source)
     if head.startswith(_JPEG) and source.path.suffix.lower() == ".mrxs":
         raise SlideError(
-            f"{source.name}: its folder {source.path.stem} is missing or not whole; copy it beside the scan"
+            f"{source.name}: its folder {source.path.stem} is missing or incomplete; copy it next to the scan"
         )
     if head.startswith((_PNG, _JPEG)):
         return ImageBackend(source)

@@ -1,6 +1,6 @@
-"""Scans that are no TIFF, or a TIFF dialect that tiffslide does not read, by OpenSlide.
+"""Reads, with OpenSlide, scans that are not TIFF or whose TIFF dialect tiffslide does not read.
 
-It reads MIRAX (.mrxs), Hamamatsu VMS, Ventana BIF, Trestle, Sakura, Zeiss and DICOM whole-slide images.
+These are MIRAX (.mrxs), Hamamatsu VMS, Ventana BIF, Trestle, Sakura, Zeiss and DICOM whole-slide images.
 """
 
 import configparser
@@ -22,7 +22,7 @@ from stpath_assets.slides.source import Source
 
 
 def detect_format(path: Path) -> str | None:
-    """OpenSlide's name of a file's format, or None where it knows none, or is not there."""
+    """Return OpenSlide's name of a file's format, or None if it is unknown or OpenSlide is not available."""
     try:
         import openslide
     except (ImportError, OSError):  # no wheel for this platform
@@ -34,14 +34,14 @@ def detect_format(path: Path) -> str | None:
 class OpenSlideBackend:
     """A scan that OpenSlide reads. See `base.Backend`.
 
-    What was never scanned, which some formats leave out, has the scan's background colour. Boxes of a level
-    whose downsample is no whole number are read with OpenSlide's own rounding, less than a pixel of the level.
+    Unscanned areas, which some formats leave out, have the scan's background colour. On levels whose downsample is not a
+    whole number, OpenSlide rounds positions itself, by less than a pixel of the level.
     """
 
     name = "openslide"
 
     def __init__(self, source: Source) -> None:
-        """Raises `SlideError` where OpenSlide cannot open the scan, or parts of it are missing."""
+        """Open a scan. Raises `SlideError` if OpenSlide cannot open it, or parts of it are missing."""
         import openslide
 
         self._path, self._name = source.local(), source.name
@@ -73,8 +73,8 @@ class OpenSlideBackend:
         try:
             region = self._slide.read_region(*box)
         except openslide.OpenSlideError:
-            # After an error OpenSlide answers nothing any more, so that this one may be another thread's. The old
-            # handle closes itself once no thread uses it.
+            # After an error, OpenSlide refuses all calls, so this error may be another thread's. The old handle closes
+            # itself once no thread uses it.
             fresh = self._opened()
             try:
                 region = fresh.read_region(*box)
@@ -89,7 +89,7 @@ class OpenSlideBackend:
         return np.asarray(whole)
 
     def close(self) -> None:
-        """Closes the scan."""
+        """Close the scan."""
         self._slide.close()
 
     def _opened(self) -> Any:
@@ -99,23 +99,23 @@ class OpenSlideBackend:
             return openslide.OpenSlide(str(self._path))
         except openslide.OpenSlideError as e:
             raise SlideError(
-                f"{self._name}: is not a slide that can be read ({plainly(e)}); "
+                f"{self._name}: is not a readable slide ({plainly(e)}); "
                 "copy it again, with all the files that belong to it"
             ) from None
 
     def _probe(self, level: int, x: int, y: int) -> None:
-        """Most formats keep pixels in files that opening does not look at."""
+        """Read a pixel of each level: most formats keep pixels in files that opening does not touch."""
         try:
             self.read_level(level, x, y, 1, 1)
         except Exception as e:
             raise SlideError(
-                f"{self._name}: level {level} cannot be read ({plainly(e)}); it is damaged or a file of it "
+                f"{self._name}: level {level} cannot be read ({plainly(e)}); it is damaged or one of its files "
                 "is missing, copy it again"
             ) from e
 
 
 def files_of(path: Path, vendor: str | None, dicom_series: str | None = None) -> tuple[Path, ...]:
-    """Every file that a scan consists of: some formats keep pixels beside the file that is opened."""
+    """Return every file of a scan: some formats keep pixels next to the file that is opened."""
     others: list[Path] = []
     if vendor == "mirax":
         others = [f for f in path.with_suffix("").iterdir() if f.is_file()]
@@ -137,7 +137,7 @@ def _starts_with_dicom(path: Path, element: bytes) -> bool:
 
 
 def _colour(text: str | None) -> tuple[int, int, int]:
-    """A colour in hexadecimal, white where there is none."""
+    """Return a hexadecimal colour as RGB, white if there is none."""
     try:
         red, green, blue = bytes.fromhex(text or "ffffff")
     except ValueError:

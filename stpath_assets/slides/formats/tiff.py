@@ -1,7 +1,7 @@
-"""TIFF scans: header facts by tiffslide, pixels block by block, no zarr.
+"""Reads TIFF scans: header facts by tiffslide, pixels block by block, without zarr.
 
-Every TIFF that is whole, tiled or in strips, and 8-bit RGB: SVS, NDPI, QPTIFF, Philips, generic and OME-TIFF. What is
-cut off, declares more than it holds, or has other pixels is refused on opening, by name.
+Supports every complete TIFF that is tiled or in strips and 8-bit RGB: SVS, NDPI, QPTIFF, Philips, generic and OME-TIFF. Files
+that are truncated, declare more than they hold, or have other pixels are refused on opening.
 """
 
 import logging
@@ -25,21 +25,21 @@ from stpath_assets.slides.scale import power_of
 from stpath_assets.slides.source import Source
 
 MAX_SIDE_PX = 1 << 20
-"""No scan is longer: this is 26 cm at 0.25 µm per pixel, more than any glass."""
+"""Longest side of a scan, pixels: 26 cm at 0.25 µm per pixel, longer than any glass."""
 
 MAX_BLOCK_BYTES = 1 << 30
-"""Largest tile or strip that is decoded, bytes: a file of kilobytes may declare one of any size."""
+"""Largest tile or strip that is decoded, bytes. A file of kilobytes can declare one of any size."""
 
 _RGB, _YCBCR = 2, 6
-# JPEG and JPEG 2000, Aperio's included, whose YCbCr is turned into RGB on decoding.
+# JPEG and JPEG 2000, including Aperio's, whose YCbCr becomes RGB on decoding.
 _COLOUR_CODECS = (6, 7, 33003, 33004, 33005, 34712)
 
-# `20x`, in the XML of Akoya's description; a number alone is taken of it.
+# `20x` in the XML of Akoya's description; only the number is used.
 _QPI_OBJECTIVE = re.compile(r"<Objective>\s*(\d+(?:\.\d+)?)\s*[xX]\b")
 
 _UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3}
 
-# tifffile logs what it thinks of a file; with no handler anywhere, Python would print that beside our own line.
+# tifffile logs complaints about a file. Without any handler, Python would print them next to our own error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -49,7 +49,7 @@ class TiffBackend:
     name = "tiffslide"
 
     def __init__(self, source: Source) -> None:
-        """Raises `SlideError` naming what is wrong, `UnsupportedDialect`, or anything that a parser raises."""
+        """Open a TIFF. Raises `SlideError` with what is wrong, `UnsupportedDialect`, or any exception of a parser."""
         if source.is_remote and not source.can_seek():
             source = Source(source.local())
         self._file = source.open()
@@ -82,20 +82,20 @@ class TiffBackend:
         return self._levels[level].read(x, y, width, height)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._slide is not None:
             self._slide.close()
         self._file.close()
 
 
 def _refuse_dialect(tif: Any) -> None:
-    """What tiffslide opens but gives wrong pixels of."""
+    """Raise `UnsupportedDialect` for files that tiffslide opens but reads wrongly."""
     if tif.is_bif:
         raise UnsupportedDialect("Ventana's tiles overlap")
 
 
 def check_pixels(name: str, page: Any) -> None:
-    """Raises `SlideError` for pixels other than 8-bit RGB, whatever compression holds them."""
+    """Raise `SlideError` for pixels other than 8-bit RGB, whatever their compression."""
     photometric, compression = int(page.photometric), int(page.compression)
     rgb = photometric == _RGB or (photometric == _YCBCR and compression in _COLOUR_CODECS)
     if page.dtype == np.uint8 and page.samplesperpixel == 3 and page.planarconfig == 1 and rgb:
@@ -111,15 +111,15 @@ def check_pixels(name: str, page: Any) -> None:
 
 
 def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
-    """Raises `SlideError` where a file has less than its header says.
+    """Raise `SlideError` if a file has less data than its header says.
 
-    A truncated file opens well, since its header is whole; what the header points to is not there.
+    A truncated file opens without error, because its header is complete, but the header points beyond the end.
     """
     for page in pages:
         offsets, counts = page.dataoffsets, page.databytecounts
         if max(page.imagewidth, page.imagelength) > MAX_SIDE_PX:
             raise SlideError(
-                f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, which no scan has; it is damaged"
+                f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, too many for a scan; it is damaged"
             )
         if len(offsets) == 0 or sum(counts) == 0:
             raise SlideError(f"{name}: a level has no image data; copy or convert it again")
@@ -131,7 +131,7 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
                 f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, but holds {len(offsets)} of their "
                 f"{needed} blocks; copy or convert it again"
             )
-        # Uncompressed strips are read in part, and cannot hold more than the file.
+        # Uncompressed strips are read in part, and cannot be larger than the file.
         if page.compression != 1 and math.prod(page.chunks) * page.dtype.itemsize > MAX_BLOCK_BYTES:
             raise SlideError(
                 f"{name}: keeps {page.chunks[1]} by {page.chunks[0]} pixels in one block; convert it to a tiled TIFF"
@@ -142,7 +142,7 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
 
 
 def _scale_of(tif: Any, properties: Any) -> tuple[tuple[float, float] | None, float | None]:
-    """µm per pixel (x, y) and objective power as the file states them; OME-XML is more exact than resolution tags."""
+    """Return µm per pixel (x, y) and objective power from the file. OME-XML is more exact than the resolution tags."""
     mpp, power = ome_scale(tif.ome_metadata) if tif.is_ome else (None, None)
     if mpp is None:
         with suppress(KeyError, TypeError, ValueError):
@@ -153,9 +153,9 @@ def _scale_of(tif: Any, properties: Any) -> tuple[tuple[float, float] | None, fl
 
 
 def ome_scale(xml: str) -> tuple[tuple[float, float] | None, float | None]:
-    """What OME-XML says of its first image: µm per pixel (x, y) and nominal magnification, each None where it does not.
+    """Return the µm per pixel (x, y) and nominal magnification of the first image in OME-XML, each None if missing.
 
-    Numbers and units alone are read (OME schema 2016-06).
+    Only numbers and units are read (OME schema 2016-06).
     """
     try:
         root = ElementTree.fromstring(xml)
@@ -173,6 +173,6 @@ def ome_scale(xml: str) -> tuple[tuple[float, float] | None, float | None]:
 
 
 def check_tiff(name: str, path: Path) -> None:
-    """`check_complete` of every page of a local TIFF that another backend reads; other files pass."""
+    """Apply `check_complete` to every page of a local TIFF that another backend reads. Other files pass."""
     with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
         check_complete(name, path.stat().st_size, list(tif.pages))

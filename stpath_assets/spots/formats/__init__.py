@@ -1,1 +1,1 @@
-"""The forms of files of measured expression, one file a technology."""
+"""The file formats of measured expression, one file per technology."""

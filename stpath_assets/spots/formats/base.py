@@ -1,6 +1,6 @@
-"""What a reader of measured expression returns, and the checks that readers share.
+"""The return type of readers of measured expression, and checks that they share.
 
-What any measurement must fulfil (raw counts, one column a gene, finite positions) is checked in `reading`.
+Requirements of all measurements (raw counts, one column per gene, finite positions) are checked in `reading`.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -19,9 +19,9 @@ from stpath_assets.errors import SpotsError
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measurement's files hold, not yet checked: N spots, their centres (N, 2) and counts (N, G).
+    """The unchecked content of a measurement's files: N spots, their centres (N, 2) and counts (N, G).
 
-    Centres are x, y in level-0 pixels; `held_in` says where in the file the counts stand, if that can vary.
+    Centres are x, y in level-0 pixels. `held_in` says where in the file the counts are, if that can vary.
     """
 
     spot_ids: list[str]
@@ -34,14 +34,14 @@ class Measured:
 
 
 def are_counts(values: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """For each value whether it can be a raw count: a whole number from 0 to the largest int32."""
+    """Return for each value whether it can be a raw count: a whole number from 0 to the largest int32."""
     with np.errstate(invalid="ignore"):
         return (values >= 0) & (values <= np.iinfo(np.int32).max) & (values == np.floor(values))
 
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """Turns what parsers raise on a bad file into `SpotsError`: they have no common base error."""
+    """Convert exceptions of parsers to `SpotsError`; they have no common base class."""
     try:
         yield
     except SpotsError:
@@ -54,19 +54,19 @@ def reading(path: Path, what: str) -> Iterator[None]:
 
 
 def refuse_twice(items: Sequence[Hashable], path: Path, what: str) -> None:
-    """Raises `SpotsError` naming the first of `items` that stands in `path` twice."""
+    """Raise `SpotsError` with the first duplicate of `items`."""
     seen: set[Hashable] = set()
     for item in items:
         if item in seen:
             name = "x".join(f"{i:g}" for i in item) if isinstance(item, tuple) else item
-            raise SpotsError(f"{path}: {what} {name} stands there twice; each may stand once: remove one or rename it")
+            raise SpotsError(f"{path}: {what} {name} occurs twice; remove or rename one of them")
         seen.add(item)
 
 
 def match_places(
     keys: Sequence[Hashable], placed: Sequence[Hashable], wanted: npt.NDArray[np.bool_], which: str
 ) -> tuple[list[int], list[int], list[str]]:
-    """Rows of `keys` with a wanted place, the index of that place for each, and notes on what is left out."""
+    """Return the rows of `keys` with a wanted place, the index of that place for each, and notes on left-out spots."""
     places = {key: i for i, key in enumerate(placed)}
     found = [(row, places[key]) for row, key in enumerate(keys) if key in places]
     kept = [(row, at) for row, at in found if wanted[at]]
@@ -79,25 +79,25 @@ def match_places(
 
 
 def left_out(n: int, why: str) -> list[str]:
-    """A note on spots that are left out, if there are any."""
+    """Return a note on left-out spots, if there are any."""
     return [f"left out: {n} spot{'s' * (n > 1)} {why}"] if n else []
 
 
 def read_numbers(table: pa.Table, name: str, path: Path) -> npt.NDArray[np.float64]:
-    """A column as float64, NaN where it is empty."""
+    """Return a column as float64, NaN where it is empty."""
     with reading(path, f"numbers in column {name}"):
         return read_column(table, name, path).cast(pa.float64()).to_numpy()
 
 
 def read_column(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
-    """A column by its name. Raises `SpotsError` where there is none."""
+    """Return a column by its name. Raises `SpotsError` if it does not exist."""
     if name not in table.column_names:
         raise SpotsError(f"{path}: has no column {name}; it has {', '.join(table.column_names)}")
     return table[name]
 
 
 def check_sparse(matrix: Any) -> Any:
-    """The matrix, if the arrays of a sparse one fit each other: scipy would read beyond them and end the process."""
+    """Return a sparse matrix after checking its arrays; scipy would read beyond inconsistent ones and crash."""
     if scipy.sparse.issparse(matrix):
         if (np.diff(matrix.indptr) < 0).any():  # not looked at by scipy's own check where the last pointer is 0
             raise ValueError("pointers of the sparse matrix do not ascend")

@@ -1,4 +1,4 @@
-"""An AnnData file with positions in obsm['spatial']."""
+"""Reads an AnnData file with positions in obsm['spatial']."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ from stpath_assets.spots.formats.base import Measured, are_counts, check_sparse,
 
 
 def read_h5ad(files: dict[str, Path]) -> Measured:
-    """Counts from layers['counts'], else the first of raw.X and X with raw counts; only spots in tissue."""
+    """Read counts from layers['counts'], else the first of raw.X and X with raw counts; only spots in tissue."""
     import anndata  # takes longer to import than the other forms to read
 
     path = files["h5ad"]
@@ -35,7 +35,7 @@ def read_h5ad(files: dict[str, Path]) -> Measured:
 
 
 def _h5ad_counts(data: Any, path: Path) -> tuple[str, "scipy.sparse.csr_matrix", list[str]]:
-    """Where the counts stand, the counts, and their genes; the first candidate if none holds counts."""
+    """Return where the counts are, the counts, and their genes; the first candidate if none holds counts."""
     if "counts" in data.layers:
         candidates = [("layers['counts']", data.layers["counts"], data.var_names)]
     else:

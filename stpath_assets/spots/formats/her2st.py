@@ -1,4 +1,4 @@
-"""Tables of her2st: `<name>_counts.tsv` with `<name>_selection.tsv` beside it."""
+"""Reads tables of her2st: `<name>_counts.tsv` with `<name>_selection.tsv` next to it."""
 
 import gzip
 import re
@@ -14,7 +14,7 @@ from stpath_assets.spots.formats.base import Measured, match_places, read_number
 
 
 def read_her2st(files: dict[str, Path]) -> Measured:
-    """Counts in rows named `XxY`, matched to the array positions x and y of the selection beside them."""
+    """Read counts in rows named `XxY`, matched to the array positions x and y of the selection file."""
     selection = files["selection.tsv"]
     counts_file = next(path for name, path in files.items() if name.startswith("counts"))
     spot_ids, genes, counts = _counts_table(counts_file)
@@ -36,7 +36,7 @@ def read_her2st(files: dict[str, Path]) -> Measured:
 
 
 def _counts_table(path: Path) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
-    """Row names, genes and counts of a tab-separated table, made sparse by row: dense, it may not fit."""
+    """Return row names, genes and counts of a tab-separated table, sparse by row, because dense it may not fit in memory."""
     spot_ids: list[str] = []
     columns: list[npt.NDArray] = []
     values: list[npt.NDArray] = []
@@ -56,7 +56,7 @@ def _counts_table(path: Path) -> tuple[list[str], list[str], "scipy.sparse.csr_m
             columns.append(row.nonzero()[0])
             values.append(row[columns[-1]])
     if not spot_ids:
-        raise SpotsError(f"{path}: is empty; it needs a header of gene symbols and a row of counts a spot")
+        raise SpotsError(f"{path}: is empty; it needs a header of gene symbols and a row of counts per spot")
     if len(header) != width + 1:
         raise SpotsError(
             f"{path}: has {len(header)} cells in its header and {width + 1} in a row; the first names rows"
@@ -79,5 +79,5 @@ def _row(cells: str, path: Path, spot_id: str) -> npt.NDArray[np.float64]:
 def _array_position(spot_id: str, path: Path) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", spot_id)
     if match is None:
-        raise SpotsError(f"{path}: row {spot_id[:40]!r} is no array position, such as 10x21; rename it")
+        raise SpotsError(f"{path}: row {spot_id[:40]!r} is not an array position such as 10x21; rename it")
     return int(match[1]), int(match[2])

@@ -1,4 +1,4 @@
-"""A Visium folder: what Space Ranger puts out."""
+"""Reads a Visium folder, the output of Space Ranger."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ _POSITION_COLUMNS = [
 
 
 def read_visium(files: dict[str, Path]) -> Measured:
-    """Counts of a Space Ranger run, only spots in tissue; its full-resolution image is the scan's level 0."""
+    """Read the counts of a Space Ranger run, only spots in tissue. Its full-resolution image is the scan's level 0."""
     barcodes, genes, counts = _feature_matrix(files)
     path = next(path for name, path in files.items() if "tissue_positions" in name)
     with reading(path, "a table of spots"):
@@ -52,7 +52,7 @@ def read_visium(files: dict[str, Path]) -> Measured:
 
 
 def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
-    """Barcodes, genes and counts (barcodes, genes) of a 10x feature matrix, other features left out."""
+    """Return barcodes, genes and counts (barcodes, genes) of a 10x feature matrix, without other features."""
     hdf5 = next((path for name, path in files.items() if name.endswith(".h5")), None)
     path = hdf5 or next(path for name, path in files.items() if name.endswith(".mtx.gz"))
     with reading(path, "a feature matrix of Space Ranger"):
@@ -76,7 +76,7 @@ def _matrix_hdf5(path: Path) -> tuple[list[str], list[str], list[str], "scipy.sp
         )
         n_features, n_barcodes = matrix["shape"][:]
         parts = (matrix["data"][:], matrix["indices"][:], matrix["indptr"][:])
-    # Columns of the stored matrix are barcodes: read as rows, it is its transpose.
+    # The stored matrix has barcodes as columns; read by rows, it is transposed.
     return barcodes, symbols, kinds, check_sparse(scipy.sparse.csr_matrix(parts, shape=(n_barcodes, n_features)))
 
 
@@ -90,7 +90,7 @@ def _matrix_folder(folder: Path) -> tuple[list[str], list[str], list[str], "scip
 
 
 def _matrix_market(path: Path) -> "scipy.sparse.csr_matrix":
-    """Counts (barcodes, features) of a Matrix Market file; scipy's reader ends the process on some damaged ones."""
+    """Return counts (barcodes, features) of a Matrix Market file. scipy's reader crashes on some damaged files."""
     with gzip.open(path) as f:
         if not re.match(rb"%%MatrixMarket matrix coordinate (integer|real) general\s", f.readline()):
             raise ValueError("not a Matrix Market file of counts")
@@ -105,7 +105,7 @@ def _matrix_market(path: Path) -> "scipy.sparse.csr_matrix":
 
 
 def _visium_positions(path: Path) -> pa.Table:
-    """The table of spots; Space Ranger before 2.0 writes it without a header."""
+    """Return the table of spots. Space Ranger before 2.0 writes it without a header."""
     if path.suffix == ".parquet":
         return pq.read_table(path, partitioning=None)
     with path.open("rb") as f:
