@@ -1,6 +1,6 @@
-"""The catalog: one place to ask across all slides, by SQL.
+"""The catalog: SQL queries across all slides.
 
-Last stage of the way of the data: reads every table, writes none.
+The last stage of the data flow. It reads every table and writes none.
 """
 
 from stpath_assets.catalog.query import attach_lines, query

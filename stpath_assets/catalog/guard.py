@@ -1,7 +1,7 @@
 """Decides whether an SQL statement may be run: exactly one that only reads the lake.
 
-DuckDB's own parser says what the statement is; nothing is run and the caller's connection is not used. What a statement may
-reach and use while it runs is in `sandbox`, which holds without this module, as this one holds without it.
+DuckDB's own parser classifies the statement. Nothing is run, and the caller's connection is not used. Limits on what a
+statement can reach while it runs are in `sandbox`. Each of the two modules protects the lake without the other.
 """
 
 import json
@@ -19,7 +19,7 @@ from stpath_assets.errors import QueryError
 from stpath_assets.storage.extensions import OFFLINE
 
 MAX_CHARS = 100_000
-"""Longest statement. DuckDB binds a chain of UNIONs in quadratic time and cannot be interrupted there."""
+"""Maximum length of a statement. DuckDB binds a chain of UNIONs in quadratic time, which cannot be interrupted."""
 
 _MAX_DEPTH = 250
 
@@ -27,14 +27,14 @@ _CATALOGS = {"", "lake", "system"}
 _SCHEMAS = {"", "lake", "main", "parts", "system", "information_schema", "pg_catalog"}
 _LAKE_SCHEMAS = {"lake", "main", "parts"}
 _HIDDEN = {"duckdb_databases", "duckdb_logs", "pragma_database_list", "pg_settings", "pg_prepared_statements"}
-"""Views of DuckDB that show settings, paths or the address of the metadata."""
+"""DuckDB views that show settings, paths or the address of the metadata."""
 
 _NAME = re.compile(r"[\w $-]+")
 _FILE_TYPES = {
     "parquet", "csv", "tsv", "json", "jsonl", "ndjson", "geojson", "db", "ddb", "duckdb", "xlsx", "arrow", "avro",
     "vortex", "txt", "gz", "zst", "bz2",
 }  # fmt: skip
-"""DuckDB reads a missing table parts.csv from the file of that name."""
+"""If a table parts.csv does not exist, DuckDB reads the file of that name."""
 
 _REFS = {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "PIVOT", "SHOW_REF"}
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -46,7 +46,7 @@ _TABLE_FUNCTIONS = {
     "duckdb_schemas", "duckdb_constraints", "duckdb_keywords", "pragma_version", "pg_timezone_names",
     "icu_calendar_names",
 }  # fmt: skip
-"""Not histogram and histogram_values: these are macros over query_table, which reads a file of the given name."""
+"""Without histogram and histogram_values, which are macros over query_table, which reads a file of the given name."""
 _LAKE_TABLE_FUNCTIONS = {"snapshots", "current_snapshot", "last_committed_snapshot"}
 
 _REFUSED_FUNCTIONS = {
@@ -55,7 +55,7 @@ _REFUSED_FUNCTIONS = {
     "create_sort_key",
 }  # fmt: skip
 _HARMLESS_FUNCTIONS = {"random", "setseed", "uuid", "uuidv4", "uuidv7", "gen_random_uuid", "error", "unnest"}
-"""Functions that DuckDB counts as having side effects, or does not list, and that touch nothing."""
+"""Harmless functions that DuckDB counts as having side effects, or does not list."""
 
 _EXPLAIN = re.compile(r"\s*\(\s*format\s+'?(json|text|default|html|yaml|graphviz|mermaid)'?\s*\)", re.I)
 
@@ -63,15 +63,16 @@ _lock = threading.Lock()
 
 
 def check_statement(sql: str) -> str:
-    """The statement to run, where it is one SELECT, VALUES, FROM, TABLE, DESCRIBE, SUMMARIZE, SHOW, PIVOT or EXPLAIN of one.
+    """Return the statement to run, if it is one SELECT, VALUES, FROM, TABLE, DESCRIBE, SUMMARIZE, SHOW, PIVOT or an EXPLAIN
+    of one.
 
-    A function that the lake defines is written `lake.main.name(...)`. Raises `QueryError` for anything that is no SQL, is
-    more than one statement, would write, or would read something else than the lake.
+    A function that the lake defines is written `lake.main.name(...)`. Raises `QueryError` if the text is not SQL, is more
+    than one statement, would write, or would read anything but the lake.
     """
     if len(sql) > MAX_CHARS:
         raise QueryError(f"the statement has {len(sql):,} characters, more than {MAX_CHARS:,}; split it")
     if "\0" in sql or any("\ud800" <= c <= "\udfff" for c in sql):
-        raise QueryError("the statement holds a character that is no text; write it anew")
+        raise QueryError("the statement holds a character that is not text; write it again")
     explain, body = _split_explain(sql)
     tree = _parsed(body)
     if tree.get("error") and tree.get("error_type") == "not implemented" and not explain:
@@ -85,7 +86,7 @@ def check_statement(sql: str) -> str:
 
 
 def one_line(text: str, limit: int = 400) -> str:
-    """DuckDB's text of an error as one line, without its picture of the statement and without control characters."""
+    """Return DuckDB's error text as one line, without its excerpt of the statement and without control characters."""
     said = errors.one_line(re.split(r"\n\s*LINE \d+:", text)[0])
     return said if len(said) <= limit else f"{said[:limit]}…"
 
@@ -100,13 +101,13 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 
 def _parsed(sql: str) -> dict[str, Any]:
-    """DuckDB's syntax tree of the statements; `error` is set for what is no SQL and for what is no SELECT."""
+    """Return DuckDB's syntax tree of the statements. `error` is set if the text is not SQL, or not a SELECT."""
     try:
         with _lock:
             row = _parser().execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
         tree: dict[str, Any] = json.loads(row[0] if row else "{}")
     except (duckdb.Error, RecursionError) as e:
-        raise QueryError(f"not SQL that can be checked: {one_line(str(e))}; write it simpler") from e
+        raise QueryError(f"this SQL cannot be checked: {one_line(str(e))}; simplify it") from e
     return tree
 
 
@@ -125,7 +126,7 @@ def _refusal(sql: str, tree: dict[str, Any]) -> str:
 
 
 def _split_explain(sql: str) -> tuple[str, str]:
-    """EXPLAIN with its format, and the statement after it. Raises `QueryError` for EXPLAIN ANALYZE."""
+    """Split off EXPLAIN with its format from its statement. Raises `QueryError` for EXPLAIN ANALYZE."""
     raw = sql.encode()
     words = _words(sql)
     if next(words, (0, ""))[1] != "explain":
@@ -139,7 +140,7 @@ def _split_explain(sql: str) -> tuple[str, str]:
 
 
 def _words(sql: str) -> Iterator[tuple[int, str]]:
-    """Keywords and brackets with their offsets in bytes; comments and texts are left out."""
+    """Yield keywords and brackets with their byte offsets, skipping comments and string literals."""
     raw = sql.encode()
     for offset, kind in duckdb.tokenize(sql):
         if kind in (duckdb.token_type.keyword, duckdb.token_type.operator):
@@ -151,10 +152,10 @@ def _words(sql: str) -> Iterator[tuple[int, str]]:
 
 
 def _of_dynamic_pivot(sql: str) -> dict[str, Any] | None:
-    """The tree of a PIVOT whose values come from the data, each `ON column` read as `ON column IN (mark)`.
+    """Return the tree of a PIVOT whose values come from the data, with each `ON column` read as `ON column IN (mark)`.
 
-    DuckDB has no tree of such a statement: it makes an enum type of the values first. Each mark must come back as the only
-    value of a pivot's column: then taking it away changes nothing else of how the statement is read.
+    DuckDB has no tree of such a statement, because it first creates an enum type of the values. Each mark must come back as
+    the only value of a pivot's column. Then removing it changes nothing else in how the statement is read.
     """
     mark = f"mark {uuid.uuid4()}"
     marked, count = _marked(sql, f"\n in ('{mark}') ")
@@ -170,7 +171,7 @@ def _of_dynamic_pivot(sql: str) -> dict[str, Any] | None:
 
 
 def _marked(sql: str, mark: str) -> tuple[str, int]:
-    """The statement with a mark after each pivot's column that has no IN, and how many: a guess, which the tree confirms."""
+    """Return the statement with a mark after each pivot column without IN, and their number: a guess that the tree confirms."""
     raw = sql.encode()
     at: list[int] = []
     state: dict[int, str] = {}
@@ -201,7 +202,7 @@ def _marked(sql: str, mark: str) -> tuple[str, int]:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a tree; without recursion, as trees are deep."""
+    """Yield every object of a tree, without recursion, because trees are deep."""
     pending = [tree]
     while pending:
         node = pending.pop()
@@ -217,7 +218,7 @@ def _check_tree(tree: dict[str, Any]) -> None:
     for node in _nodes(tree):
         kind = str(node.get("type"))
         if kind.endswith("_NODE") and kind not in _NODES:
-            raise QueryError(f"{one_line(kind)} is not a way to read; use SELECT")
+            raise QueryError(f"{one_line(kind)} is not a reading statement; use SELECT")
         if "sample" in node and "alias" in node and kind not in _REFS:
             raise QueryError(f"{one_line(kind)} is not a table; read one of the lake's views")
         if "function_name" in node:
@@ -256,7 +257,7 @@ def _check_table_function(node: dict[str, Any]) -> None:
 def _check_function(node: dict[str, Any]) -> None:
     name, schema, catalog = (str(node.get(k, "")).lower() for k in ("function_name", "schema", "catalog"))
     known, allowed = _functions()
-    # `lake.f(x)` also is DuckDB's form of f(lake, x), of a column `lake`: what DuckDB itself defines is no macro of the lake.
+    # `lake.f(x)` can also mean f(lake, x) of a column `lake`, so functions that DuckDB defines are not macros of the lake.
     of_lake = "lake" in (schema, catalog) and name not in known | _REFUSED_FUNCTIONS
     if name not in allowed and not of_lake:
         raise QueryError(
@@ -266,7 +267,7 @@ def _check_function(node: dict[str, Any]) -> None:
 
 @cache
 def _functions() -> tuple[frozenset[str], frozenset[str]]:
-    """The names of all functions that DuckDB has without extensions, and of those that may be called."""
+    """Return the names of all DuckDB functions without extensions, and of those that may be called."""
     with _lock:
         found = _parser().execute(
             "select lower(function_name), bool_or(coalesce(has_side_effects, false)) from duckdb_functions() "

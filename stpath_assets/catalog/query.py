@@ -1,6 +1,7 @@
-"""Reading SQL over the lake, for people: checked, locked, streamed, of today or of the past.
+"""Runs reading SQL over the lake: checked, locked and streamed, on the present or a past state.
 
-What a statement may be is said in `guard`, what its connection may reach in `sandbox`. How the result is shown is the caller's.
+Which statements are allowed is decided in `guard`, what a connection can reach in `sandbox`. Showing the result is the
+caller's task.
 """
 
 import re
@@ -26,11 +27,11 @@ _NO_SNAPSHOT = re.compile(r"snapshot", re.IGNORECASE)
 
 @contextmanager
 def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Result]:
-    """Runs one reading SQL statement over the catalog; the result streams inside the block.
+    """Run one reading SQL statement over the catalog. The result streams inside the `with` block.
 
-    `at` is a time such as `2026-11-01` or `2026-11-01 12:00`, whose state of the tables is asked. The view `stale_slides` is
-    computed for the query that names it. Raises `QueryError` for what is no SQL, reads unknown columns, is more than one
-    statement, would write or reach outside, or goes beyond the settings' limits.
+    `at` is a time such as `2026-11-01` or `2026-11-01 12:00`, for the state of the tables at that time. The view
+    `stale_slides` is computed if the query names it. Raises `QueryError` if the text is not SQL, reads unknown columns, is
+    more than one statement, would write or reach outside the lake, or exceeds a limit of the settings.
     """
     statement = check_statement(sql)
     store = Store.of(settings)
@@ -39,7 +40,7 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
         connection = _attached(store, at)
         try:
             limits = limits_of(settings)
-            # The metadata that is attached stays readable; naming its files would let COPY write them.
+            # The attached metadata stays readable, but naming its files here would let COPY write them.
             sandbox.lock(connection, [store.place.tables_path], [], limits, Path(temp))
             with sandbox.run(connection, statement, limits, _computed(statement, store, settings)) as result:
                 yield result
@@ -48,7 +49,7 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What a query may use, as the settings say."""
+    """Return the limits of a query from the settings."""
     return Limits(settings.sql_memory, settings.sql_threads, settings.sql_seconds, settings.sql_rows)
 
 
@@ -62,13 +63,13 @@ def _attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
             and (_NO_SNAPSHOT.search(str(e)) or "timestamp" in str(e))
         ):
             raise QueryError(
-                f"--at {at!r}: the lake keeps no state of that time; give a time like 2026-11-01 12:00"
+                f"--at {at!r}: the lake has no state of that time; give a time like 2026-11-01 12:00"
             ) from e
         raise told(e, store.place) from e
 
 
 def _computed(statement: str, store: Store, settings: Settings) -> dict[str, pa.Table]:
-    """The view `stale_slides`, where a statement names it: what the stages say at this moment."""
+    """Compute the view `stale_slides` if a statement names it."""
     if STALE not in statement.lower():
         return {}
     from stpath_assets.stages import Plan, stale_slides
@@ -77,7 +78,7 @@ def _computed(statement: str, store: Store, settings: Settings) -> dict[str, pa.
 
 
 def attach_lines(store: Store) -> str:
-    """How to open the lake from other programs: DuckDB's shell, Python, R and DBeaver."""
+    """Return the lines that open the lake in DuckDB's shell, Python, R and DBeaver."""
     store.open()
     home = store.place
     metadata = f"postgres:{home.name}" if home.on_postgres else f"sqlite:{home.sqlite.absolute()}"

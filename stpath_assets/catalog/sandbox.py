@@ -1,7 +1,7 @@
-"""Runs an SQL statement where it can do no harm: a connection that is locked, and limits of time, rows and memory.
+"""Runs an SQL statement without side effects: on a locked connection, with limits of time, rows and memory.
 
-Whether a statement may be run at all is decided in `guard`. What cannot be bounded within a process is said at `lock` and
-`run`; `capped` bounds it for a process of its own, as the command line is.
+`guard` decides whether a statement may be run at all. `lock` and `run` document what cannot be limited within a process. `capped`
+limits it for a whole process, such as the command line.
 """
 
 import re
@@ -25,37 +25,38 @@ T = TypeVar("T")
 
 BATCH_ROWS = 8192
 GRACE_S = 2.0
-"""How long a statement may take to notice that it was interrupted."""
+"""How long a statement may take to react to its interruption."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one statement may use."""
+    """Limits of one statement."""
 
     memory: str = "4GB"
-    """Memory of DuckDB's operators and of the columns that they pass on."""
+    """Memory of DuckDB's operators and of the columns between them."""
     threads: int = 4
-    """Threads of DuckDB."""
+    """DuckDB's threads."""
     seconds: float = 600.0
-    """Time of running and fetching; the time between two fetches is not counted."""
+    """Seconds for running and fetching. The time between two fetches does not count."""
     rows: int = 10_000_000
-    """Rows of a result."""
+    """Maximum rows of a result."""
     temp: str = "20GB"
-    """Disk space for what does not fit in memory."""
+    """Disk space for data that do not fit in memory."""
 
 
 def lock(
     connection: duckdb.DuckDBPyConnection, directories: Sequence[str], files: Sequence[str], limits: Limits, temp: Path
 ) -> None:
-    """Takes away from a connection's whole instance what a statement could do outside the given folders and files.
+    """Lock a connection's whole instance, so that statements cannot reach anything outside the given folders and files.
 
-    Attach the lake read-only, load extensions and make secrets before; `temp` is a private folder. There is no way back.
+    Before this, attach the lake read-only, load extensions and create secrets. `temp` is a private folder. Locking cannot be
+    undone.
 
-    What a locked DuckDB 1.5.5 still does, and what else stops it:
-    COPY TO into `directories` and `files`, ATTACH of `files` for writing, DETACH, USE and CALL (`run` takes SELECT and EXPLAIN
-    alone); postgres_scan and postgres_attach open connections where that extension is loaded, enable_logging with a file breaks
-    the instance and ends the process with it, and the files under `directories` can be read as files, as can the metadata of
-    SQLite, which stays readable without being named in `files` (only `guard` stops these).
+    A locked DuckDB 1.5.5 still allows the following. `run` accepts only SELECT and EXPLAIN, which stops COPY TO into
+    `directories` and `files`, ATTACH of `files` for writing, DETACH, USE and CALL. Only `guard` stops the rest: postgres_scan
+    and postgres_attach open connections if that extension is loaded; enable_logging with a file breaks the instance, and with
+    it the process; the files under `directories` can be read as files; and so can SQLite's metadata, even though `files` does
+    not name it.
     """
     temp.mkdir(parents=True, exist_ok=True)
     settings: dict[str, object] = {
@@ -82,11 +83,12 @@ def lock(
 
 @contextmanager
 def capped(limits: Limits) -> Iterator[None]:
-    """Bounds the memory of this whole process: what it has now, and twice `limits.memory` above.
+    """Limit the memory of this whole process to its present memory plus twice `limits.memory`.
 
-    DuckDB's limit does not count what a function uses for one value, and constants are computed before there are limits:
-    `select repeat('x', 4000000000)` takes 8 GB. With this, DuckDB is refused the memory and says so. For a process that does
-    nothing else, since any other thread is refused memory too. Linux alone counts this; elsewhere nothing is bounded.
+    DuckDB's own limit does not count the memory of a single value, and constants are computed before limits apply: `select
+    repeat('x', 4000000000)` takes 8 GB. With this limit, DuckDB is refused the memory and reports it. Only for a process that
+    does nothing else, because all its threads share the limit. Only Linux counts this memory; on other systems nothing is
+    limited.
     """
     data = getattr(psutil.Process().memory_info(), "data", None)
     if data is None:
@@ -107,15 +109,15 @@ def capped(limits: Limits) -> Iterator[None]:
 def run(
     connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits, tables: Mapping[str, pa.Table] | None = None
 ) -> "Result":
-    """Runs one checked statement on a cursor of its own. Raises `QueryError` for whatever is wrong with it or too much for it.
+    """Run one checked statement on a cursor of its own. Raises `QueryError` if it is wrong or exceeds a limit.
 
-    `tables` are there beside the lake's views, by name.
+    `tables` are available to it by name, in addition to the lake's views.
 
-    After `limits.seconds` the statement is interrupted. DuckDB does not look for that while it computes one value, a constant
-    or a list's function above all (levenshtein of two long texts): such a statement is left behind after `GRACE_S` with its
-    thread, and `connection` stays usable. The thread does not keep the process from ending.
+    After `limits.seconds` the statement is interrupted. DuckDB does not check for interruption while it computes one value,
+    for example a constant or a list function (levenshtein of two long texts). Such a statement is abandoned with its thread
+    after `GRACE_S`, and `connection` stays usable. The thread does not keep the process from ending.
     """
-    # Closing a connection waits for its cursors, but not for a cursor's cursor whose parent is gone.
+    # Closing a connection waits for its cursors, but not for the cursor of a closed cursor.
     cursor = connection.cursor().cursor()
     for name, table in (tables or {}).items():
         cursor.register(name, table)
@@ -147,10 +149,10 @@ class Result:
         self.close()
 
     def start(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-        """Runs the statement up to its first rows."""
+        """Run the statement up to its first rows."""
 
         def work() -> Any:
-            # A cursor does not take over what USE said.
+            # A cursor does not inherit the result of USE.
             place = connection.execute("select current_database(), current_schema()").fetchone()
             cursor.execute("use " + ".".join('"' + part.replace('"', '""') + '"' for part in place or ()))
             _check_kind(cursor, sql)
@@ -162,16 +164,16 @@ class Result:
         self.types = [str(d[1]) for d in described]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows as Arrow batches. Raises `QueryError` at the row, second or byte that is too much."""
+        """Yield the rows as Arrow batches. Raises `QueryError` when a limit of rows, seconds or bytes is exceeded."""
         return self._batches(self._reader())
 
     def to_arrow(self) -> pa.Table:
-        """All rows as one table. Raises `QueryError`."""
+        """Return all rows as one table. Raises `QueryError`."""
         reader = self._reader()
         return pa.Table.from_batches(list(self._batches(reader)), schema=reader.schema)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows as tuples. Raises `QueryError`."""
+        """Return all rows as tuples. Raises `QueryError`."""
         cursor, rows = self._open(), []
         while got := self._step(lambda: cursor.fetchmany(BATCH_ROWS)):
             self._count(len(got))
@@ -180,7 +182,7 @@ class Result:
         return rows
 
     def close(self) -> None:
-        """Ends the statement. Does nothing where it was left behind: closing its cursor would wait for it."""
+        """End the statement. Does nothing if the statement was abandoned, because closing its cursor would wait for it."""
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
             with suppress(duckdb.Error):
@@ -210,7 +212,7 @@ class Result:
             )
 
     def _step(self, work: Callable[[], T]) -> T:
-        """Does a piece of work in a thread, so that one which does not heed its interruption can be left behind."""
+        """Run a piece of work in a thread, so that it can be abandoned if it does not react to its interruption."""
         done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
         def attempt() -> None:
@@ -246,7 +248,7 @@ class Result:
 
 
 def _check_kind(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuses what DuckDB calls neither SELECT nor EXPLAIN; the types that a PIVOT makes first come without a text."""
+    """Refuse statements that DuckDB calls neither SELECT nor EXPLAIN. The types that a PIVOT creates first have no text."""
     *before, last = cursor.extract_statements(sql) or cursor.extract_statements("begin")
     kind = last.type
     if any(s.type != duckdb.StatementType.CREATE or s.query for s in before):
@@ -257,7 +259,7 @@ def _check_kind(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _told(error: BaseException, limits: Limits) -> BaseException:
-    """What DuckDB or Arrow says, as a `QueryError`; anything else as it is."""
+    """Convert an error of DuckDB or Arrow to `QueryError`; return any other error as it is."""
     said = str(error)
     if isinstance(error, MemoryError | duckdb.OutOfMemoryException) or "Out of Memory Error" in said:
         return QueryError(
@@ -282,7 +284,7 @@ def _literal(value: object) -> str:
 
 
 def _bytes(size: str) -> int:
-    """A size such as 4GB, as DuckDB reads it. Raises `QueryError` for another text."""
+    """Return a size such as 4GB in bytes, as DuckDB reads it. Raises `QueryError` for any other text."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", size.upper())
     if not found:
         raise QueryError(f"{one_line(size, 80)} is not a size; write one such as 4GB")

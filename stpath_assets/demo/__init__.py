@@ -1,7 +1,7 @@
-"""The demo's material: phantom H&E slides, simulated counts on two of them, and small weights learnt on one.
+"""The demo's material: phantom H&E slides, simulated counts on two of them, and small weights trained on one.
 
-All of it is made up, and all of it is reproducible from seeds: no patient, no download. What is done with the slides is the
-same as with any other and belongs elsewhere; `tools/train_demo.py` makes the weights.
+All of it is artificial and reproducible from seeds: no patient, no download. Slides are processed like any others, elsewhere.
+`tools/train_demo.py` trains the weights.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 from stpath_assets.progress import track
 
 _SEEDS = {"phantom_A": 1, "phantom_B": 2, "phantom_C": 3}
-# Scanned finer than it is tiled: the scale of a slide must not matter.
+# Scanned at a finer scale than that of the tiles, because the scale of a slide must not matter.
 _MPP = {"phantom_A": 0.5, "phantom_B": 0.25, "phantom_C": 0.5}
 _MEASURED = ("phantom_A", "phantom_B")
 TRAINED_ON = "phantom_A"
@@ -18,9 +18,9 @@ TRAINED_ON = "phantom_A"
 
 @dataclass(frozen=True)
 class DemoSlide:
-    """A phantom on disk. `spots` are its simulated counts, None where nothing was measured.
+    """A phantom on disk. `spots` are its simulated counts, or None.
 
-    `held_out` is False for the one that the demo weights were learnt on.
+    `held_out` is False for the phantom on which the demo weights were trained.
     """
 
     slide_id: str
@@ -32,17 +32,17 @@ class DemoSlide:
 
 
 def write_demo(folder: Path) -> list[DemoSlide]:
-    """Draws the three phantoms into `folder`; files that are there already are left as they are."""
+    """Draw the three phantoms into `folder`. Existing files are left as they are."""
     return [write_phantom(folder, s) for s in track(_SEEDS, "drawing phantom slides", len(_SEEDS))]
 
 
 def write_phantom(folder: Path, slide_id: str) -> DemoSlide:
-    """Draws one phantom, `phantom_A`, `phantom_B` or `phantom_C`, and its counts where it has any."""
+    """Draw one phantom, `phantom_A`, `phantom_B` or `phantom_C`, and its counts if it has any."""
     slide, counts = folder / f"{slide_id}.tif", folder / f"{slide_id}_counts.tsv.gz"
     selection = folder / f"{slide_id}_selection.tsv"
     wanted = [slide, counts, selection] if slide_id in _MEASURED else [slide]
     if not all(p.exists() for p in wanted):
-        # Loaded only where something is drawn: listing the demo needs no image library.
+        # Imported only for drawing: listing the demo needs no image library.
         from stpath_assets.demo.phantom import draw_phantom, write_slide
         from stpath_assets.demo.spots import simulate, write_spots
 

@@ -1,7 +1,7 @@
-"""The demo's gene panel: real symbols, each following one compartment of the phantom or none.
+"""The demo's gene panel: real symbols, each of which follows one compartment of the phantom, or none.
 
-Says which gene follows what, how strongly, and under which id the demo vocabulary lists it. How counts are drawn from
-this belongs in `spots`; what the compartments look like, in `layout` and `phantom`.
+Holds the compartment, rate and id of each gene. Drawing counts from them belongs in `spots`; the look of the compartments in
+`layout` and `phantom`.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ _LOWEST_RATE, _RATE_SPAN, _GOLDEN = 6.0, 8.0, 0.6180339887
 class Gene:
     """One gene of the panel.
 
-    `compartment` is the tissue that it follows, or None for one whose mean is the same everywhere; `rate` its mean count in
-    a spot of average depth: one lying wholly in its compartment, or any one where it follows none.
+    `compartment` is the tissue that it follows, or None if its mean is the same everywhere. `rate` is its mean count in a spot of
+    average depth that lies completely in its compartment, or in any spot if it has none.
     """
 
     symbol: str
@@ -48,7 +48,7 @@ class Gene:
 
 def _panel() -> tuple[Gene, ...]:
     pairs = [(s, c) for c, symbols in _SYMBOLS.items() for s in symbols.split()]
-    # Multiples of the golden ratio spread evenly: neighbours in the list differ, and no generator is needed.
+    # Multiples of the golden ratio spread evenly: neighbours in the list differ, without a random generator.
     return tuple(Gene(s, c, _LOWEST_RATE * _RATE_SPAN ** (k * _GOLDEN % 1)) for k, (s, c) in enumerate(pairs))
 
 
@@ -56,5 +56,5 @@ PANEL: tuple[Gene, ...] = _panel()
 
 
 def vocabulary() -> dict[str, str]:
-    """Symbol → id for the whole panel. The ids are made up and look it: none can be taken for Ensembl's."""
+    """Return symbol → id for the whole panel. The ids are visibly artificial, so none can be mistaken for Ensembl's."""
     return {g.symbol: f"DEMOG{k:011d}" for k, g in enumerate(PANEL, start=1)}

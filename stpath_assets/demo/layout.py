@@ -1,6 +1,6 @@
-"""Where things lie in a phantom: outline, compartments, glands, cells and the run of the fibres.
+"""The geometry of a phantom: outline, compartments, glands, cells and the direction of fibres.
 
-Pure geometry in µm, drawn from a generator; one array pixel is 1 µm. Colour and texture belong in `phantom`.
+Pure geometry in µm, drawn from a random generator; one array pixel is 1 µm. Colour and texture belong in `phantom`.
 """
 
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 SHARES = {"fat": 0.14, "muscle": 0.15, "lymphocytes": 0.16, "epithelium": 0.66}
-"""Share of the tissue that each zone takes, in this order, of what the ones before left."""
+"""Share of the tissue for each zone, in this order, of what the earlier zones left."""
 
-# Much less, and a 112 µm tile is the same mix everywhere. Fat lies in small lobules: large ones pass for holes in the tissue.
+# With a much smaller size, every 112 µm tile would have the same mix. Fat lobules are small, because large ones look like holes.
 _ZONE_UM = {"fat": 48.0, "muscle": 95.0, "lymphocytes": 85.0, "epithelium": 95.0}
 _RING_UM = 15.0
 
 
 @dataclass
 class Layout:
-    """A section's geometry; all arrays are (H, W) at 1 µm per pixel, coverage is 0 to 1.
+    """A section's geometry. All arrays are (H, W) at 1 µm per pixel; coverage is 0 to 1.
 
-    `cover` holds the coverage of each compartment; they sum to at most `tissue`, and what is missing is lumen. `border` is 1
-    on the membranes of fat and epithelial cells. `across` and `along` are the coordinates of the fibres, µm. `nuclei` maps a
-    kind to (N, 3) rows of x, y (µm) and angle (radians).
+    `cover` holds the coverage of each compartment. They sum to at most `tissue`; the rest is lumen. `border` is 1 on the
+    membranes of fat and epithelial cells. `across` and `along` are the coordinates of the fibres, µm. `nuclei` maps a kind to
+    (N, 3) rows of x, y (µm) and angle (radians).
     """
 
     tissue: Array
@@ -41,14 +41,14 @@ class Layout:
 
 
 def resize(a: npt.NDArray, shape: tuple[int, int]) -> Array:
-    """`a` (h, w) resampled to `shape`, bilinear when it grows and by area when it shrinks; float32."""
+    """Return `a` (h, w) resampled to `shape`, bilinear to enlarge and by area to shrink; float32."""
     image = Image.fromarray(np.ascontiguousarray(a, np.float32))
     way = Image.Resampling.BOX if shape[0] < a.shape[0] else Image.Resampling.BILINEAR
     return np.asarray(image.resize((shape[1], shape[0]), way))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Array:
-    """Gaussian noise of mean 0 and deviation 1, smooth over about `sigma` pixels; (H, W) float32."""
+    """Return Gaussian noise of mean 0 and deviation 1, smooth over about `sigma` pixels; (H, W) float32."""
     step = max(1.0, sigma / 3)
     small = (max(4, round(shape[0] / step)), max(4, round(shape[1] / step)))
     noise = gaussian_filter(rng.standard_normal(small, np.float32), sigma / step, mode="wrap")
@@ -57,7 +57,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float)
 
 
 def draw_layout(rng: np.random.Generator, height_um: int, width_um: int) -> Layout:
-    """Draws a section that fills about half of a slide of the given size (µm), from 256."""
+    """Draw a section that fills about half of a slide of this size (µm), at least 256."""
     shape = (height_um, width_um)
     inside = _outline(rng, shape)
     tissue = _soft(inside)
@@ -89,7 +89,7 @@ def draw_layout(rng: np.random.Generator, height_um: int, width_um: int) -> Layo
 
 
 def _outline(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Distance into the tissue, µm (roughly): positive inside."""
+    """Return the distance into the tissue, about µm, positive inside."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     dx, dy = x - shape[1] * rng.uniform(0.48, 0.52), y - shape[0] * rng.uniform(0.48, 0.52)
     stretch = np.float32(rng.uniform(0.9, 1.1))
@@ -102,14 +102,14 @@ def _outline(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
 
 
 def _zones(rng: np.random.Generator, inside: Array) -> dict[str, npt.NDArray]:
-    """Soft zones of fat, muscle and lymphocytes; hard ones where glands and where solid nests grow."""
+    """Return soft zones of fat, muscle and lymphocytes, and sharp ones for glands and solid nests."""
     left = inside > 0
     zones: dict[str, npt.NDArray] = {}
     for name, share in SHARES.items():
         noise = smooth_noise(rng, inside.shape, _ZONE_UM[name])
         noise = noise + 0.07 * smooth_noise(rng, inside.shape, 9)
         over = noise - np.quantile(noise[left], 1 - share)
-        # Lymphocytes infiltrate: their edge is wide. The other zones end at once.
+        # Lymphocytes infiltrate, so their zone has a wide edge. The other zones end sharply.
         width = 0.5 if name == "lymphocytes" else 0.02
         zones[name] = np.clip(0.5 + over / width, 0, 1) * left
         left = left & (over < 0)
@@ -120,7 +120,7 @@ def _zones(rng: np.random.Generator, inside: Array) -> dict[str, npt.NDArray]:
 
 
 def _glands(rng: np.random.Generator, zone: Mask) -> tuple[Array, Array, npt.NDArray[np.float64]]:
-    """Glands inside `zone`: coverage of their ring and of their lumen, and the nuclei at the ring's base."""
+    """Return glands inside `zone`: coverage of their ring and their lumen, and the nuclei at the ring's base."""
     ring, lumen = np.zeros(zone.shape, np.float32), np.zeros(zone.shape, np.float32)
     nuclei: list[npt.NDArray[np.float64]] = [np.empty((0, 3))]
     for x, y in _scatter(rng, zone, 88):
@@ -140,12 +140,12 @@ def _glands(rng: np.random.Generator, zone: Mask) -> tuple[Array, Array, npt.NDA
 
 
 def _radius(angle: npt.NDArray, size: float, phases: npt.NDArray) -> npt.NDArray:
-    """A gland's radius in each direction, µm: a circle of `size`, dented."""
+    """Return a gland's radius in each direction, µm: a dented circle of `size`."""
     return size * (1 + sum(0.16 / (k + 1) * np.cos((k + 2) * angle + p) for k, p in enumerate(phases)))
 
 
 def _fibres(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Coordinates across and along the fibres, µm: wavy at large, crimped at small."""
+    """Return coordinates across and along the fibres, µm: wavy at a large scale, crimped at a small one."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     turn = rng.uniform(0, np.pi)
     across = x * np.float32(np.sin(turn)) + y * np.float32(np.cos(turn)) + 75 * smooth_noise(rng, shape, 110)
@@ -157,7 +157,7 @@ def _fibres(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Array, Ar
 def _scatter(
     rng: np.random.Generator, chance: npt.NDArray, spacing: float, jitter: float = 0.3
 ) -> npt.NDArray[np.float64]:
-    """Points x, y (N, 2) on a jittered hexagonal lattice, each kept with the chance at its place."""
+    """Return points x, y (N, 2) on a jittered hexagonal lattice, each kept with the probability at its place."""
     rows = np.arange(0, chance.shape[0], spacing * 0.866)
     columns = np.arange(0, chance.shape[1], spacing)
     y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -168,12 +168,12 @@ def _scatter(
 
 
 def _index(points: npt.NDArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Row and column of the pixel under each point."""
+    """Return row and column of the pixel under each point."""
     return points[:, 1].astype(np.intp), points[:, 0].astype(np.intp)
 
 
 def _whole_cells(where: Mask, cells: npt.NDArray) -> Array:
-    """The area of the cells whose centre lies in `where`: what is cut at the edge is all in or all out."""
+    """Return the area of the cells whose centre lies in `where`: cells at the edge are completely in or out."""
     out = np.zeros(where.shape, np.float32)
     pixels = np.argwhere(maximum_filter(where, 81))  # no cell reaches further
     if len(pixels):
@@ -183,7 +183,7 @@ def _whole_cells(where: Mask, cells: npt.NDArray) -> Array:
 
 
 def _borders(where: Mask, cells: npt.NDArray, width: float) -> Array:
-    """1 on the lines, about `width` µm thick, between one cell and the next; corners are rounded. (H, W)."""
+    """Return 1 on lines, about `width` µm thick, between neighbouring cells, with rounded corners; (H, W)."""
     out = np.zeros(where.shape, np.float32)
     pixels = np.argwhere(where)
     if len(cells) > 2 and len(pixels):
@@ -202,5 +202,5 @@ def _aligned(rng: np.random.Generator, points: npt.NDArray, angle: npt.NDArray) 
 
 
 def _soft(depth: npt.NDArray) -> Array:
-    """Coverage from a signed depth in pixels: 0 outside, 1 inside, a pixel wide between."""
+    """Return coverage from a signed depth in pixels: 0 outside, 1 inside, with an edge one pixel wide."""
     return np.clip(depth + 0.5, 0, 1).astype(np.float32)

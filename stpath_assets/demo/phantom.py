@@ -1,7 +1,7 @@
 """Draws a phantom H&E section from a seed and writes it as a slide.
 
-Stains are mixed where they act, in optical density, over the geometry of `layout`. A phantom also knows what it is made
-of, so that `spots` can simulate what would be measured on it.
+Stains are mixed in optical density over the geometry of `layout`. A phantom also knows its composition, from which `spots`
+simulates measurements.
 """
 
 from dataclasses import dataclass
@@ -44,9 +44,9 @@ _ANGLES = 24
 class Phantom:
     """A drawn section.
 
-    `image` is (H, W, 3) uint8 RGB at `mpp` µm per pixel; `fractions` maps each compartment to its share of the area, (h, w)
-    float32 at `FRACTION_MPP`; `tissue` likewise the share of tissue. The compartments sum to at most `tissue`: lumina are
-    tissue and no compartment.
+    `image` is (H, W, 3) uint8 RGB at `mpp` µm per pixel. `fractions` maps each compartment to its share of the area, (h, w)
+    float32 at `FRACTION_MPP`; `tissue` is the share of tissue. The compartments sum to at most `tissue`, because lumina are
+    tissue without a compartment.
     """
 
     image: npt.NDArray[np.uint8]
@@ -56,9 +56,9 @@ class Phantom:
 
 
 def draw_phantom(seed: int, mpp: float = _DRAWN_MPP, size_um: int = SIZE_UM) -> Phantom:
-    """Draws the phantom of a seed: always the same one, whatever `mpp` it is scanned at.
+    """Draw the phantom of a seed. It is always the same one, at any `mpp`.
 
-    `size_um` is the side of the square slide, a multiple of 8. Raises `ValueError` for one that is not.
+    `size_um` is the side of the square slide. Raises `ValueError` if it is not a multiple of 8.
     """
     if size_um % int(FRACTION_MPP):
         raise ValueError(f"size_um must be a multiple of {FRACTION_MPP:g}, not {size_um}")
@@ -73,7 +73,7 @@ def draw_phantom(seed: int, mpp: float = _DRAWN_MPP, size_um: int = SIZE_UM) -> 
 
 
 def write_slide(phantom: Phantom, path: Path) -> None:
-    """Writes a pyramidal tiled JPEG TIFF of three levels (1, 1/4, 1/16); the same phantom gives the same bytes."""
+    """Write a pyramidal tiled JPEG TIFF of three levels (1, 1/4, 1/16). The same phantom gives the same bytes."""
     levels = [phantom.image]
     for _ in range(2):
         h, w = levels[-1].shape[:2]
@@ -90,12 +90,12 @@ def write_slide(phantom: Phantom, path: Path) -> None:
 
 
 def _stain(rng: np.random.Generator, layout: Layout) -> npt.NDArray[np.uint8]:
-    """The section as a scanner sees it at 0.5 µm per pixel: (2H, 2W, 3) uint8."""
+    """Return the section as a scanner sees it at 0.5 µm per pixel: (2H, 2W, 3) uint8."""
     shape = (layout.tissue.shape[0] * 2, layout.tissue.shape[1] * 2)
     haematoxylin, eosin = _ground(rng, layout, shape)
     nuclei = _nuclei(rng, layout.nuclei, shape)
     np.maximum(haematoxylin, nuclei, out=haematoxylin)
-    # Sections are thicker here and thinner there, and optics blur.
+    # Sections vary in thickness, and optics blur.
     thickness = 1 + 0.06 * smooth_noise(rng, shape, 300)
     haematoxylin, eosin = (gaussian_filter(s * thickness, 0.7) for s in (haematoxylin, eosin))
     light = 1 + 0.008 * smooth_noise(rng, shape, 900)
@@ -108,7 +108,7 @@ def _stain(rng: np.random.Generator, layout: Layout) -> npt.NDArray[np.uint8]:
 
 
 def _ground(rng: np.random.Generator, layout: Layout, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Haematoxylin and eosin of all that is no nucleus."""
+    """Return haematoxylin and eosin of everything but nuclei."""
     cover, small = layout.cover, layout.tissue.shape
     cloud = 1 + 0.14 * smooth_noise(rng, small, 3) + 0.10 * smooth_noise(rng, small, 14)
     secretion = np.clip(smooth_noise(rng, small, 25) - 0.4, 0, 0.5)
@@ -116,7 +116,7 @@ def _ground(rng: np.random.Generator, layout: Layout, shape: tuple[int, int]) ->
     e = cover["epithelium"] * (0.40 * cloud + 0.14 * layout.border) + cover["lymphocytes"] * 0.26 * cloud
     e = e + cover["fat"] * (0.012 + 0.62 * layout.border) + layout.lumen * secretion * 0.5
     collagen, muscle = _fibre_textures(rng)
-    # Rows are half µm across the fibres, columns two µm along them.
+    # Rows are half a µm across the fibres, columns two µm along them.
     across, along = resize(layout.across * 2, shape), resize(layout.along / 2, shape)
     place = (across.astype(np.int32) % collagen.shape[0], along.astype(np.int32) % collagen.shape[1])
     eosin = resize(e, shape) + resize(cover["stroma"] * cloud, shape) * collagen[place]
@@ -126,7 +126,7 @@ def _ground(rng: np.random.Generator, layout: Layout, shape: tuple[int, int]) ->
 
 
 def _fibre_textures(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Eosin of collagen, with clefts between its bundles, and of muscle, which is dense and even."""
+    """Return eosin of collagen, with clefts between its bundles, and of muscle, which is dense and even."""
     size = (2048, 1024)
 
     def streaks(across: float, along: float) -> Array:
@@ -141,7 +141,7 @@ def _fibre_textures(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _nuclei(rng: np.random.Generator, nuclei: dict[str, npt.NDArray[np.float64]], shape: tuple[int, int]) -> Array:
-    """Haematoxylin of the nuclei, (H, W): each a stamp out of a small stock of its kind."""
+    """Return haematoxylin of the nuclei, (H, W), each stamped from a small stock of its kind."""
     m = _MARGIN_PX
     canvas = np.zeros((shape[0] + 2 * m, shape[1] + 2 * m), np.float32)
     for kind, rows in nuclei.items():
@@ -158,7 +158,7 @@ def _nuclei(rng: np.random.Generator, nuclei: dict[str, npt.NDArray[np.float64]]
 
 
 def _stamps(rng: np.random.Generator, kind: str) -> Array:
-    """Nuclei of a kind at 0.5 µm per pixel: (angles, variants, side, side)."""
+    """Return nuclei of a kind at 0.5 µm per pixel: (angles, variants, side, side)."""
     long, short, spread, rim, inside = _NUCLEI[kind]
     half = int(np.ceil(long * (1 + 2 * spread) / _DRAWN_MPP)) + 1
     y, x = np.mgrid[-half : half + 1, -half : half + 1] * _DRAWN_MPP
@@ -176,7 +176,7 @@ def _stamps(rng: np.random.Generator, kind: str) -> Array:
 
 
 def _scan_at(rng: np.random.Generator, image: npt.NDArray[np.uint8], mpp: float) -> npt.NDArray[np.uint8]:
-    """The image at another scale, with a sensor's noise of its own."""
+    """Return the image at another scale, with its own sensor noise."""
     h, w = (round(n * _DRAWN_MPP / mpp) for n in image.shape[:2])
     out = np.array(Image.fromarray(image).resize((w, h), Image.Resampling.BICUBIC))
     for top in range(0, h, 512):

@@ -9,7 +9,7 @@ from stpath_assets.storage import Store, atomic_file
 
 
 def prepare(settings: Settings) -> list[DemoSlide]:
-    """Draws the phantoms into the inbox of a data root and registers them."""
+    """Draw the phantoms into the inbox of a data root, and register them."""
     keep_settings(settings.home)
     slides = write_demo(settings.home / "inbox")
     registry = Registry(Store.of(settings))
@@ -19,7 +19,7 @@ def prepare(settings: Settings) -> list[DemoSlide]:
 
 
 def keep_settings(home: Path) -> None:
-    """Writes the data root's settings.toml if it has none, so that runs started in the UI use the demo encoder too."""
+    """Write settings.toml if the data root has none, so that runs started in the UI use the demo encoder too."""
     path = home / "settings.toml"
     if not path.exists():
         with atomic_file(path) as draft:

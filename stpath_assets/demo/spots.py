@@ -1,7 +1,7 @@
-"""Simulates what a spot assay would measure on a phantom, and writes it in the form of her2st.
+"""Simulates a spot assay on a phantom, and writes it in the format of her2st.
 
-Counts follow the share of tissue compartments under each spot, through the rates of `genes`. Reading measured expression
-belongs in `stpath_assets.evaluation`.
+Counts follow the share of tissue compartments under each spot, with the rates of `genes`. Reading measured expression belongs in
+`stpath_assets.spots`.
 """
 
 import gzip
@@ -19,7 +19,7 @@ from stpath_assets.storage import atomic_file
 PITCH_UM = 100.0
 DIAMETER_UM = 55.0
 LEAK = 0.06
-"""What a gene shows where its compartment is absent, of what it shows where there is nothing else."""
+"""Rate of a gene outside its compartment, relative to the rate inside."""
 
 _DEPTH_SPREAD = 0.2  # of the logarithm of a spot's depth
 _DISPERSION = 0.08  # negative binomial: variance = mean + dispersion · mean²
@@ -30,8 +30,8 @@ _MIN_TISSUE = 0.5
 class SimulatedSpots:
     """Spots on a phantom.
 
-    `array_xy` (N, 2) int places on the array (x + y even, as on a hexagonal array), `xy_px` (N, 2) float64 centres in level-0
-    pixels, `counts` (N, G) int32 for the genes of `PANEL` in its order.
+    `array_xy` (N, 2) int are places on the array (x + y even, as on a hexagonal array), `xy_px` (N, 2) float64 centres in level-0
+    pixels, `counts` (N, G) int32 the counts of the genes of `PANEL` in its order.
     """
 
     array_xy: npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class SimulatedSpots:
 
 
 def simulate(phantom: Phantom, seed: int) -> SimulatedSpots:
-    """Draws the spots of a phantom; the same phantom and seed give the same counts at any scale."""
+    """Simulate the spots of a phantom. The same phantom and seed give the same counts at any scale."""
     rng = np.random.default_rng([20261, seed])
     array_xy, xy_um = _lattice(phantom.tissue.shape)
     mixes = np.column_stack([_under(m, xy_um) for m in phantom.fractions.values()])
@@ -58,9 +58,9 @@ def simulate(phantom: Phantom, seed: int) -> SimulatedSpots:
 
 
 def write_spots(spots: SimulatedSpots, folder: Path, stem: str) -> Path:
-    """Writes `<stem>_selection.tsv` and `<stem>_counts.tsv.gz` into `folder`, byte for byte reproducible.
+    """Write `<stem>_selection.tsv` and `<stem>_counts.tsv.gz` into `folder`, byte for byte reproducible.
 
-    Returns the path of the counts, which are written last: where they are, the pair is complete.
+    Returns the path of the counts. They are written last: if they exist, the pair is complete.
     """
     lines = ["x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected"]
     for (x, y), (px, py) in zip(spots.array_xy, spots.xy_px, strict=True):
@@ -82,7 +82,7 @@ def write_spots(spots: SimulatedSpots, folder: Path, stem: str) -> Path:
 
 
 def _lattice(shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """All places of the array on a slide: array x, y (N, 2), and centres in µm (N, 2)."""
+    """Return all places of the array on a slide: array x, y (N, 2), and centres in µm (N, 2)."""
     height, width = (n * FRACTION_MPP for n in shape)
     row_um = PITCH_UM * np.sqrt(3) / 2
     y, x = np.mgrid[: int(height / row_um), : int(2 * width / PITCH_UM)]
@@ -92,7 +92,7 @@ def _lattice(shape: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 
 def _under(fraction: npt.NDArray[np.float32], xy_um: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean of a fraction map over the disc of each spot, (N,)."""
+    """Return the mean of a fraction map over the disc of each spot, (N,)."""
     reach = int(np.ceil(DIAMETER_UM / 2 / FRACTION_MPP))
     steps = np.arange(-reach, reach + 1)
     dx, dy = (d.ravel() for d in np.meshgrid(steps, steps))

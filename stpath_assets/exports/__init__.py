@@ -1,4 +1,4 @@
-"""Exports of one slide to files that other tools read, one file a form: `h5ad`, `trident`."""
+"""Exports of one slide to files for other tools, one module per format: `h5ad`, `trident`."""
 
 from stpath_assets.exports.h5ad import write_h5ad
 from stpath_assets.exports.trident import write_trident

@@ -1,4 +1,4 @@
-"""A prediction as .h5ad, for scanpy and its kin."""
+"""Writes a prediction as .h5ad, for scanpy and similar tools."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def write_h5ad(prediction: "anndata.AnnData", path: Path) -> Path:
-    """Writes an AnnData as .h5ad, complete or not at all. Raises `StorageError` where it cannot be written."""
+    """Write an AnnData as .h5ad. The file appears only when complete. Raises `StorageError` if it cannot be written."""
     if path.suffix != ".h5ad":
-        raise StorageError(f"{path}: an AnnData's file ends in .h5ad; name it so")
+        raise StorageError(f"{path}: an AnnData file ends in .h5ad; name it so")
     with atomic_file(path) as draft:
         prediction.write_h5ad(draft, compression="gzip")
     return path

@@ -1,4 +1,4 @@
-"""Tiles and features in TRIDENT's layout, for its tools."""
+"""Writes tiles and features in TRIDENT's layout, for its tools."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from stpath_assets.tables import TILE_GRIDS
 
 
 def write_trident(store: Store, slide_id: str, path: Path) -> Path:
-    """Writes a slide's stored tiles and features in TRIDENT's layout (`features.trident`).
+    """Write a slide's stored tiles and features in TRIDENT's layout (`features.trident`).
 
-    Raises `StorageError` where they are missing or it cannot be written, `FeatureError` where the two do not belong together.
+    Raises `StorageError` if they are missing or the file cannot be written, `FeatureError` if they do not belong together.
     """
     from stpath_assets.features import read_features, trident
 
     row, features = Registry(store).get(slide_id), read_features(store, slide_id)
     tiles = store.read(TILE_GRIDS.name, slide_id)
-    # Only a regular grid has a stride; elsewhere tiles overlap as they happen to.
+    # Only a regular grid has a stride. On spots, the overlap of tiles varies.
     stride = float(store.require(TILE_GRIDS.name, slide_id).facts.get("tile_stride", 1.0))
     overlap_px = max(0, round((1 - stride) * tiles["tile_px"][0].as_py()))
     return trident.write(path, row, tiles, features.matrix, features.facts, overlap_px)

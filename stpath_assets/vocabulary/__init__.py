@@ -1,6 +1,6 @@
-"""The words that STPath knows: organs and technologies in `tokens`, genes in `genes`.
+"""The terms that STPath knows: organs and technologies in `tokens`, genes in `genes`.
 
-What the network makes of them belongs in `prediction`.
+Their use in the network belongs in `prediction`.
 """
 
 from stpath_assets.vocabulary.genes import Vocabulary

@@ -1,7 +1,7 @@
-"""Gene symbols and the columns of an STPath checkpoint that they stand for.
+"""Gene symbols and their columns in an STPath checkpoint.
 
-The published vocabulary maps symbols to Ensembl ids; several symbols may share an id. Column of a gene = 2 +
-the rank of its id among the sorted unique ids; column 0 is padding, column 1 the mask token.
+The published vocabulary maps symbols to Ensembl ids; several symbols may share an id. The column of a gene is 2 + the rank of its
+id among the sorted unique ids. Column 0 is padding, column 1 the mask token.
 """
 
 import json
@@ -26,9 +26,7 @@ Unknown = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Symbols and their columns. `symbols[i]` names column i + 2: of several symbols of an id, the file's
-    first.
-    """
+    """Symbols and their columns. `symbols[i]` names column i + 2; if an id has several symbols, it is the first in the file."""
 
     columns: dict[str, int]
     symbols: list[str]
@@ -38,7 +36,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Reads a `symbol2ensembl.json`. Raises `WeightsError` for a file that is not one."""
+        """Read a `symbol2ensembl.json`. Raises `WeightsError` if it is not one."""
         path = Path(path).expanduser()
         if not path.is_file():
             raise WeightsError(f"{path}: no such vocabulary file; check STPATH_VOCABULARY")
@@ -54,7 +52,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, mapping: dict[str, str], sha256: str = "none") -> "Vocabulary":
-        """The vocabulary of a mapping symbol → Ensembl id."""
+        """Return the vocabulary of a mapping from symbol to Ensembl id."""
         ids = sorted(set(mapping.values()))
         rank = {id_: FIRST_GENE_COLUMN + i for i, id_ in enumerate(ids)}
         columns = {symbol: rank[id_] for symbol, id_ in mapping.items()}
@@ -62,14 +60,13 @@ class Vocabulary:
         folded: dict[str, str] = {}
         for symbol, id_ in mapping.items():
             first.setdefault(id_, symbol)
-            # Two symbols that differ in case alone and mean different genes stay apart: only exact spelling
-            # finds them.
+            # Two symbols that differ only in case and mean different genes are found only by exact spelling.
             known = folded.setdefault(symbol.casefold(), symbol)
             if columns[known] != columns[symbol]:
                 folded[symbol.casefold()] = ""
         by_id: dict[str, str] = {}
         for id_ in ids:
-            # Likewise two versions of an id.
+            # The same for two versions of an id.
             bare = id_.partition(".")[0]
             by_id[bare] = "" if bare in by_id else first[id_]
         return cls(columns, [first[i] for i in ids], sha256, by_id | {i: first[i] for i in ids}, folded)
@@ -79,13 +76,13 @@ class Vocabulary:
 
     @property
     def width(self) -> int:
-        """The number of gene columns that a fitting checkpoint has: the genes, padding and mask."""
+        """The number of gene columns of a matching checkpoint: the genes, padding and mask."""
         return len(self.symbols) + FIRST_GENE_COLUMN
 
     def find(self, gene: str) -> int | None:
-        """Column of a gene by symbol or Ensembl id, or None.
+        """Return the column of a gene by symbol or Ensembl id, or None.
 
-        Case matters only where it tells two genes apart, the version of an id likewise.
+        Case, and the version of an id, matter only where they tell two genes apart.
         """
         if gene in self.columns:
             return self.columns[gene]
@@ -97,10 +94,10 @@ class Vocabulary:
     def select(
         self, genes: Sequence[str] | None, unknown: Unknown = "error"
     ) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The genes asked for, as they were spelt, and their columns; None is every gene, by column.
+        """Return the genes as they were spelt, and their columns. None is every gene, by column.
 
-        Unknown genes raise one `VocabularyError` naming all of them with close matches, or are left out if
-        `skip` is asked for. A gene asked for twice is an error, since results are told apart by its name.
+        Unknown genes raise one `VocabularyError` with all of them and close matches, or are left out with `skip`. A gene
+        given twice is an error, because results are identified by its name.
         """
         if genes is None:
             return list(self.symbols), np.arange(FIRST_GENE_COLUMN, self.width)
@@ -111,7 +108,7 @@ class Vocabulary:
             raise VocabularyError("no gene asked for; give at least one, or None for all")
         twice = [g for g, times in Counter(g for g, _ in found).items() if times > 1]
         if twice:
-            raise VocabularyError(f"genes asked for twice: {', '.join(twice)}")
+            raise VocabularyError(f"genes given twice: {', '.join(twice)}")
         missing = [g for g, column in found if column is None]
         if missing and unknown == "error":
             raise VocabularyError(self._complaint(missing))

@@ -1,7 +1,7 @@
-"""The organs and technologies that STPath knows, and how a user may spell them.
+"""The organs and technologies that STPath knows, and their accepted spellings.
 
-Ids are positions in the published model's embedding tables (STPath, Huang et al., npj Digital Medicine 2025).
-A name that is not known is an error: upstream turns it into padding without a word.
+Ids are positions in the published model's embedding tables (STPath, Huang et al., npj Digital Medicine 2025). An unknown name
+is an error; upstream silently uses padding instead.
 """
 
 import re
@@ -20,7 +20,7 @@ ORGANS = (
 
 _TECH_ALIASES = {"ST": "Spatial Transcriptomics"}
 
-# What the published model was trained on under the token `Others`.
+# Names that were trained under the token `Others` in the published model.
 _OTHERS = (
     "Bladder", "Lymphoid", "Cervix", "Lymph node", "Embryo", "Placenta", "Thymus", "Joint", "Endometrium", "Lacrimal gland",
     "Large intestine", "Colorectal", "Whole organism", "Cerebellum", "Lung/Brain", "Kidney/Brain",
@@ -28,7 +28,7 @@ _OTHERS = (
 
 
 def _key(name: str) -> str:
-    """A name without regard to case, space, hyphen or underscore."""
+    """Return a name without case, spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
@@ -37,28 +37,28 @@ _ORGAN_NAMES = {_key(n): n for n in ORGANS[3:]} | {_key(n): "Others" for n in _O
 
 
 def organ(name: str | None) -> str | None:
-    """The model's own name of an organ; None stays None (the padding token, as upstream in effect).
+    """Return the model's name of an organ. None stays None, the padding token (the same effect as upstream).
 
-    Raises `VocabularyError` listing what is known.
+    Raises `VocabularyError` with the known names.
     """
     return _lookup(name, _ORGAN_NAMES, "organ", [*ORGANS[3:], *_OTHERS])
 
 
 def tech(name: str | None) -> str | None:
-    """The model's own name of a technology; None stays None (the padding token).
+    """Return the model's name of a technology. None stays None, the padding token.
 
-    Raises `VocabularyError` listing what is known.
+    Raises `VocabularyError` with the known names.
     """
     return _lookup(name, _TECH_NAMES, "technology", TECHS[1:])
 
 
 def organ_id(name: str | None) -> int:
-    """Row of an organ in the model's embedding table; None is padding."""
+    """Return the row of an organ in the model's embedding table; None is padding."""
     return ORGANS.index(organ(name) or PAD)
 
 
 def tech_id(name: str | None) -> int:
-    """Row of a technology in the model's embedding table; None is padding."""
+    """Return the row of a technology in the model's embedding table; None is padding."""
     return TECHS.index(tech(name) or PAD)
 
 

@@ -85,7 +85,7 @@ def test_unknown_genes_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("genes", "said"),
     [
-        (["A", "EPCAM", "A"], "genes asked for twice: A"),
+        (["A", "EPCAM", "A"], "genes given twice: A"),
         ("EPCAM", "must be a list of symbols, not the text 'EPCAM'"),
         ([], "no gene asked for; give at least one, or None for all"),
     ],
