@@ -1,7 +1,7 @@
-"""The lake: where every table of a data root is kept, and the one door to it.
+"""The lake: storage of all tables of a data root.
 
-`Store` reads and writes tables; `atomic_file` writes any other file. `home` says where things are, `lake` speaks with DuckLake,
-`schema` makes its tables and views, `by_gene` writes and reads Parquet files, `maintenance` merges and removes them.
+`Store` reads and writes tables, and `atomic_file` writes any other file. `home` knows the paths, `lake` connects to DuckLake,
+`schema` creates its tables and views, `by_gene` writes and reads Parquet files, `maintenance` merges and removes them.
 """
 
 from stpath_assets.storage.by_gene import ByGene

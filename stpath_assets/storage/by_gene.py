@@ -1,6 +1,6 @@
-"""Parts as Parquet: how rows and by-gene blocks are encoded, written with checksums, and read back.
+"""Parts as Parquet: encodes rows and by-gene blocks, writes them with checksums, and reads them back.
 
-Pages carry CRCs, which every read here verifies. Files are opened and closed here, named and registered in `store`.
+Pages carry CRCs, which every read here verifies. Files are opened and closed here; they are named and registered in `store`.
 """
 
 import json
@@ -23,7 +23,7 @@ FINGERPRINT = b"stpath_fingerprint"
 SUMMARY = b"stpath_summary"
 
 ROW_GROUP = 64
-"""Genes a row group in by-gene tables: a query for one gene reads little else."""
+"""Genes per row group in by-gene tables, so that a query for one gene reads little else."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def tables_of_blocks(
     blocks: Iterable[tuple[Sequence[str], npt.NDArray]],
     constants: Mapping[str, str],
 ) -> Iterator[pa.Table]:
-    """The rows of a by-gene part, a block of genes at a time: first the keys, then a row a gene.
+    """Yield the rows of a by-gene part, one block of genes at a time: first the keys, then one row per gene.
 
-    `blocks` are (genes, values (N, genes)), genes in ascending order over all blocks, each once.
+    `blocks` are (genes, values (N, genes)), with genes in ascending order over all blocks, without duplicates.
     """
     n = len(next(iter(keys.values())))
     columns = {k: pa.array([v], spec.schema.field(k).type) for k, v in keys.items()}
@@ -71,7 +71,7 @@ def write_parquet(
     summary: Mapping[str, Any] | None = None,
     row_group: int = ROW_GROUP,
 ) -> int:
-    """Writes rows with a table's schema and encodings; returns their number. Each table begins a row group."""
+    """Write rows with a table's schema and encodings, and return their number. Each Arrow table begins a row group."""
     metadata: dict[bytes, Any] = {}
     if fingerprint is not None:
         metadata |= {FACTS: fingerprint.to_json(), FINGERPRINT: fingerprint.digest}
@@ -99,7 +99,7 @@ def write_parquet(
 def read_parquet(
     source: Any, columns: list[str] | None = None, slide_id: str | None = None, filters: pc.Expression | None = None
 ) -> pa.Table:
-    """Rows of a file, all or those of one slide; the CRC of every page that is read is verified."""
+    """Return the rows of a file, all or those of one slide. The CRC of every page that is read is verified."""
     if slide_id is not None:
         mine = pc.field("slide_id") == slide_id
         filters = mine if filters is None else mine & filters
@@ -107,7 +107,7 @@ def read_parquet(
 
 
 def to_by_gene(spec: Table, rows: pa.Table) -> ByGene:
-    """A by-gene part from its rows: the row of the keys, and rows of genes."""
+    """Make a by-gene part from its rows: the row of the keys, and the rows of genes."""
     assert spec.value is not None
     is_head = pc.is_null(rows["gene"])
     head = rows.filter(is_head).slice(0, 1)
@@ -123,12 +123,12 @@ def _value_type(type_: pa.DataType) -> pa.DataType:
 
 
 def _leaf(field: pa.Field) -> str:
-    """The Parquet leaf column of a field."""
+    """Return the Parquet leaf column of a field."""
     return field.name if field.type == _value_type(field.type) else f"{field.name}.list.element"
 
 
 def _complete(spec: Table, n: int, **columns: pa.Array | str) -> pa.Table:
-    """A table of n rows with the schema of `spec`: strings are repeated, columns not given are NULL."""
+    """Return a table of n rows with the schema of `spec`: strings are repeated, missing columns are NULL."""
     arrays = []
     for field in spec.schema:
         value = columns.get(field.name)
@@ -140,7 +140,7 @@ def _complete(spec: Table, n: int, **columns: pa.Array | str) -> pa.Table:
 
 
 def _gene_rows(spec: Table, genes: Sequence[str], values: npt.NDArray, **constants: str) -> pa.Table:
-    """The rows of a block of genes: `values` (N, G) becomes G lists of N."""
+    """Return the rows of a block of genes: `values` (N, G) becomes G lists of N."""
     assert spec.value is not None
     n, g = values.shape
     type_ = spec.schema.field(spec.value).type

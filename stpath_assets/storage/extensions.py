@@ -1,4 +1,4 @@
-"""Loads DuckDB's extensions from their wheels: by path, of DuckDB's own version, without a network."""
+"""Loads DuckDB's extensions from their wheels: by path, in DuckDB's own version, without a network."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,14 +13,14 @@ OFFLINE: dict[str, Any] = {
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
-    # Checking the signatures of 36 MB takes 0.16 s a connection; pip has checked the wheels, as it has this code.
+    # Checking the signatures of 36 MB takes 0.16 s per connection, and pip has verified the wheels.
     "allow_unsigned_extensions": "true",
 }
-"""The configuration of every connection: no statement makes DuckDB fetch an extension, and no secret is read or kept."""
+"""The configuration of every connection: DuckDB never downloads an extension, and never reads or stores a secret."""
 
 
 def extension_path(name: str) -> Path:
-    """The file of an extension, such as `ducklake`. Raises `StorageError` where its wheel is not installed."""
+    """Return the file of an extension such as `ducklake`. Raises `StorageError` if its wheel is not installed."""
     package = f"duckdb_extension_{name}"
     spec = find_spec(package)
     folder = Path(spec.origin).parent if spec and spec.origin else Path()
@@ -28,12 +28,12 @@ def extension_path(name: str) -> Path:
     if spec is None or not path.is_file():
         wheel = package.replace("_", "-")
         raise StorageError(
-            f"DuckDB {duckdb.__version__} has no extension {name} here; pip install {wheel}=={duckdb.__version__}"
+            f"the DuckDB extension {name} is not installed; run: pip install {wheel}=={duckdb.__version__}"
         )
     return path
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
-    """Loads extensions into a connection. Raises `StorageError` where one is not installed."""
+    """Load extensions into a connection. Raises `StorageError` if one is not installed."""
     for name in names:
         connection.load_extension(str(extension_path(name)))

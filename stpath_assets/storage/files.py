@@ -1,6 +1,6 @@
-"""Complete files or none: drafts are written beside, synced and renamed.
+"""Atomic writes of files: drafts are written next to their target, synced and renamed.
 
-Knows nothing of what is in a file. Parts of tables are in `by_gene`, their registration in `store`.
+Knows nothing about the content of files. Parts of tables are in `by_gene`, their registration in `store`.
 """
 
 import errno
@@ -18,9 +18,9 @@ from stpath_assets.errors import StorageError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; on success it is synced and renamed over `path`, on error removed.
+    """Yield a path next to `path` to write to. On success it is synced and renamed to `path`, on error removed.
 
-    Raises `StorageError` where the disk is full or the folder cannot be written.
+    Raises `StorageError` if the disk is full or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +40,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
             os.close(folder)
     except OSError as e:
         what = "the disk is full" if e.errno in (errno.ENOSPC, errno.EDQUOT) else (e.strerror or str(e))
-        raise StorageError(f"{path}: cannot be written, {what}; what stood there is unchanged") from e
+        raise StorageError(f"{path}: cannot be written, {what}; an earlier file is unchanged") from e
 
 
 def writer_is_gone(draft: Path) -> bool | None:
-    """Whether the writer of a draft is dead; None where its name does not say, as of another host."""
+    """Return whether the writer of a draft is dead, or None if that is unknown, as for another host's."""
     parts = draft.name.split(".")
     if f".{socket.gethostname()}." not in draft.name or len(parts) < 3 or not parts[-3].isdigit():
         return None
@@ -52,7 +52,7 @@ def writer_is_gone(draft: Path) -> bool | None:
 
 
 def _remove_dead_leftovers(path: Path) -> None:
-    """Removes drafts of `path` whose writer, a process of this host, was killed in mid-write."""
+    """Remove drafts of `path` whose writer, a process of this host, was killed while writing."""
     for entry in os.scandir(path.parent):
         if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
             draft = Path(entry.path)

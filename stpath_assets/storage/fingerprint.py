@@ -1,7 +1,7 @@
-"""What a stored part was made from, and its digest: the one notion of "up to date".
+"""What a stored part was made from, and its digest: the only definition of "up to date".
 
-A stage's facts hold everything that can change its result, and the facts of the stages before it. Paths,
-times and counts never belong here.
+A stage's facts hold everything that can change its result, including the facts of earlier stages. Paths, times and counts never
+belong here.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from stpath_assets.tables import SCHEMA_VERSION
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The facts a part was made from, as JSON values, and their SHA-256."""
+    """The facts that a part was made from, as JSON values, and their SHA-256."""
 
     facts: Mapping[str, Any]
 
@@ -30,23 +30,23 @@ class Fingerprint:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The facts in canonical JSON: sorted keys, no spaces, so that equal facts are equal text."""
+        """Return the facts as canonical JSON: sorted keys and no spaces, so that equal facts give equal text."""
         return "{" + ",".join(text for _, text in sorted(self._texts.items())) + "}"
 
     @cached_property
     def _texts(self) -> dict[str, str]:
-        """Each fact as its piece of that JSON. What extends this takes them over: a panel is written out once."""
+        """Each fact's piece of that JSON. Extensions reuse them, so that a panel is serialized once."""
         return _texts_of(self.facts)
 
     def extends(self, earlier: "Fingerprint") -> bool:
-        """Whether this was made from exactly what `earlier` says."""
+        """Return whether this fingerprint contains all facts of `earlier`."""
         return earlier.facts.items() <= self.facts.items()
 
     def extend(self, stage: str, code_version: str, **facts: Any) -> "Fingerprint":
-        """The fingerprint of the next stage: these facts, its own, and the version of its code."""
+        """Return the fingerprint of the next stage: these facts, its own, and the version of its code."""
         twice = sorted(set(facts) & set(self.facts))
         if twice:
-            raise ValueError(f"facts said twice on the way to {stage}: {', '.join(twice)}")
+            raise ValueError(f"duplicate facts of {stage}: {', '.join(twice)}")
         own = {**facts, f"{stage}_code": code_version}
         extended = Fingerprint({**self.facts, **own})
         extended.__dict__["_texts"] = {**self._texts, **_texts_of(own)}
@@ -58,7 +58,7 @@ def _texts_of(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    # As the encoder below does it, in a tenth of the time: there are dozens for each slide.
+    # The same as the encoder below, in a tenth of the time: there are dozens of facts per slide.
     if type(value) is str:
         return encode_basestring(value)
     if type(value) is float and math.isfinite(value):
@@ -70,14 +70,14 @@ _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=Fal
 
 
 def start(**facts: Any) -> Fingerprint:
-    """The fingerprint of the first stage, with the version of the stored schema."""
+    """Return the fingerprint of the first stage, with the version of the stored schema."""
     return Fingerprint({**facts, "schema": SCHEMA_VERSION})
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal.
+    """Return the SHA-256 of a file's content, hexadecimal.
 
-    Raises `StorageError` naming the file where it cannot be read.
+    Raises `StorageError` with the path if the file cannot be read.
     """
     try:
         with path.open("rb") as f:

@@ -1,4 +1,4 @@
-"""Where a data root is: its folder, its lake's metadata and the place of its tables.
+"""The paths of a data root: its folder, the lake's metadata and the location of the tables.
 
     home = Home(Path("data"))
     home.sqlite             data/lake.sqlite
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Home:
-    """A data root. `lake` names a Postgres database in place of lake.sqlite, `tables` an object store in place of tables/."""
+    """A data root. `lake` is a Postgres database instead of lake.sqlite, `tables` an object store instead of tables/."""
 
     root: Path
     lake: str | None = None
@@ -29,43 +29,43 @@ class Home:
 
     @classmethod
     def of(cls, settings: "Settings") -> "Home":
-        """The data root that the settings name."""
+        """Return the data root of the settings."""
         return cls(settings.home, settings.lake, settings.tables)
 
     @property
     def sqlite(self) -> Path:
-        """The lake's metadata where it is not on Postgres."""
+        """The lake's metadata file, unless it is on Postgres."""
         return self.root / "lake.sqlite"
 
     @property
     def on_postgres(self) -> bool:
-        """Whether the lake's metadata is a Postgres database."""
+        """True if the lake's metadata is a Postgres database."""
         return self.lake is not None
 
     @cached_property
     def tables_path(self) -> str:
-        """Where parts lie, absolute, with a slash at the end."""
+        """The absolute location of parts, with a slash at the end."""
         return f"{(self.tables or str(self.root.absolute() / 'tables')).rstrip('/')}/"
 
     @property
     def on_object_store(self) -> bool:
-        """Whether parts lie in an object store."""
+        """True if parts are in an object store."""
         return self.tables is not None and "://" in self.tables
 
     @property
     def is_writable(self) -> bool:
-        """Whether the lake can be written: False on a read-only mount or without the right to."""
+        """True if the lake can be written; False on a read-only mount or without permission."""
         if self.on_postgres:
             return True
         return os.access(self.root, os.W_OK) and os.access(self.sqlite, os.W_OK)
 
     @property
     def name(self) -> str:
-        """What messages call the lake; without a password."""
+        """The lake's name in messages, without a password."""
         return without_secrets(self.lake) if self.lake else str(self.sqlite)
 
     def create(self) -> None:
-        """Makes the folder, for this user alone. Raises `StorageError` where that is not possible."""
+        """Create the folder, for this user only. Raises `StorageError` if that is not possible."""
         try:
             if not self.root.exists():
                 self.root.parent.mkdir(parents=True, exist_ok=True)
@@ -73,5 +73,5 @@ class Home:
             (self.root / "tables").mkdir(mode=0o700, exist_ok=True)
         except OSError as e:
             raise StorageError(
-                f"{self.root}: the data root cannot be made ({e.strerror}); give yourself the right to, or set STPATH_HOME"
+                f"{self.root}: the data root cannot be created ({e.strerror}); get permission, or set STPATH_HOME"
             ) from e

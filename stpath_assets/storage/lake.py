@@ -1,7 +1,7 @@
-"""The lake's connection: DuckLake attached in this process, transactions that are tried again, errors in one line.
+"""Connects to the lake: attaches DuckLake in this process, retries transactions, and turns errors into one line.
 
-One DuckDB instance a process and data root; each use has a cursor, and so a transaction, of its own. What the tables are is in
-`schema`, what is written in `store`.
+There is one DuckDB instance per process and data root. Each use has its own cursor, and so its own transaction. The tables are in
+`schema`, writing them in `store`.
 """
 
 import atexit
@@ -32,7 +32,7 @@ ATTEMPTS = 12
 BUSY_MS = 10_000
 COMMIT_WAIT_S = 120.0
 _LINE = 18_061_926
-"""Postgres's advisory lock in which writers of a lake wait."""
+"""Postgres's advisory lock for which writers of a lake wait."""
 
 
 _CONFLICT = re.compile(
@@ -67,7 +67,7 @@ class Lake:
         self.home = home
 
     def make(self) -> None:
-        """Makes the lake where there is none."""
+        """Create the lake if it does not exist."""
         try:
             self.cursor().close()
         except StorageError as e:
@@ -80,11 +80,11 @@ class Lake:
 
     @property
     def stamp(self) -> tuple[int, ...] | None:
-        """What changes with every commit; None of a server's, whose commits are not seen here."""
+        """Return a value that changes with every commit, or None for a server, whose commits are not visible here."""
         return None if self.home.on_postgres else _stamp(self.home.sqlite)
 
     def cursor(self) -> Cursor:
-        """A cursor with the lake attached and current. Raises `StorageError` where it cannot be opened."""
+        """Return a cursor with the lake attached and current. Raises `StorageError` if it cannot be opened."""
         state = _state(self.home)
         with _guard:
             known = _instances.get(self.home)
@@ -99,7 +99,7 @@ class Lake:
 
     @contextmanager
     def reading(self, attempts: int = ATTEMPTS) -> Iterator[Cursor]:
-        """One snapshot of all tables. DuckDB's errors come as `StorageError`; a server that is gone is tried again."""
+        """Yield one snapshot of all tables. DuckDB's errors become `StorageError`; a lost server is retried."""
         with self._opened(attempts) as cursor:
             try:
                 cursor.begin()
@@ -120,7 +120,7 @@ class Lake:
         raise AssertionError("unreachable")
 
     def _answers(self, connection: Cursor) -> bool:
-        """Whether a connection still works: a server that was started again has none of before."""
+        """Return whether a connection still works: a restarted server has dropped its connections."""
         if not self.home.on_postgres:
             return True
         try:
@@ -131,11 +131,11 @@ class Lake:
         return True
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of one reading statement."""
+        """Return the rows of one reading statement."""
         return self.read(lambda cursor: cursor.execute(sql, list(values)).fetchall())
 
     def read(self, work: Callable[[Cursor], T]) -> T:
-        """What `work` finds in one snapshot of all tables; a server that is gone is tried again."""
+        """Return the result of `work` on one snapshot of all tables. A lost server is retried."""
         for attempt in range(ATTEMPTS):
             try:
                 with self.reading(attempts=1) as cursor:
@@ -146,7 +146,7 @@ class Lake:
         raise AssertionError("unreachable")
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
-        """Runs `work` in one transaction and commits it; tried again where another writer was first or the server was gone.
+        """Run `work` in one transaction and commit it. Retried if another writer was first or the server was lost.
 
         `work` may run more than once. Raises `StorageError`, one line; nothing is changed then.
         """
@@ -173,9 +173,10 @@ class Lake:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keeps writers out while another library than DuckDB is at lake.sqlite, and closes this process's own connection first.
+        """Keep writers out while another library than DuckDB uses lake.sqlite, and close this process's connection first.
 
-        The two do not see each other's locks in one process, and closing a file gives up all locks that the process has on it.
+        Within a process, the two libraries do not see each other's locks, and closing a file releases all locks that the
+        process has on it.
         """
         with self._turn():
             with _guard:
@@ -184,7 +185,7 @@ class Lake:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Writers wait in line: SQLite has one at a time, and on a server two first parts of one slide would both stand."""
+        """Let writers wait in line: SQLite allows only one, and on a server two first parts of one slide would both be stored."""
         if not self.home.on_postgres:
             with lock(self.home.root / "locks" / "commit.lock", COMMIT_WAIT_S, "the lake"):
                 yield
@@ -207,7 +208,7 @@ class Lake:
                     holder.rollback()
 
     def _again(self, error: BaseException | None, attempt: int) -> bool:
-        """Whether to try again; waits meanwhile."""
+        """Return whether to retry, after waiting."""
         if not isinstance(error, duckdb.Error) or attempt + 1 == ATTEMPTS:
             return False
         lost = self.home.on_postgres and _LOST.search(str(error))
@@ -221,15 +222,15 @@ class Lake:
 
 
 def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool = False) -> Cursor:
-    """A new DuckDB instance with the lake attached as `lake` and `lake.main` current; `at` is a time of the past.
+    """Return a new DuckDB instance with the lake attached as `lake` and `lake.main` current. `at` is a time of the past.
 
-    Only with `create` is a lake made where there is none: nobody who reads an empty database should find one there afterwards.
+    A missing lake is created only with `create`: reading an empty database must not create a lake in it.
 
-    Of a read-only root the metadata is copied first: SQLite cannot read a database in WAL mode where it cannot write.
+    The metadata of a read-only root is copied first, because SQLite cannot read a database in WAL mode that it cannot write.
     """
-    # The scanner of Postgres does not work without the storage of secrets; there are none in a folder that does not exist.
+    # Postgres's scanner needs a secret storage. A folder that does not exist holds no secrets.
     secrets = {"allow_persistent_secrets": "true", "secret_directory": os.devnull} if home.on_postgres else {}
-    # Metadata are small: a second thread of DuckDB doubles the time of each read. A catalog query sets the threads it may use.
+    # Metadata are small: a second DuckDB thread doubles the time of each read. A catalog query sets its own threads.
     connection = duckdb.connect(config=OFFLINE | secrets | {"threads": "1"})
     try:
         scanner = "postgres_scanner" if home.on_postgres else "sqlite_scanner"
@@ -254,17 +255,17 @@ def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool =
 
 
 def _ask(sql: str) -> str:
-    """A statement for Postgres itself, as DuckDB passes it on."""
+    """Return a statement that DuckDB passes on to Postgres."""
     return f"select * from postgres_query('__ducklake_metadata_{NAME}', {quoted(sql)})"
 
 
 def quoted(text: str) -> str:
-    """A text as an SQL literal."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def told(error: duckdb.Error, home: Home) -> StorageError:
-    """A DuckDB error as one line: what is wrong with which lake, and what to do."""
+    """Return a DuckDB error as a one-line `StorageError`: which lake, what is wrong, and what to do."""
     whole = " ".join(without_secrets(str(error)).split())
     said = _ATTACHING.sub("", whole).strip()[:300]
     if _IO.search(whole) and shutil.disk_usage(home.root).free < _ROOM:
@@ -283,7 +284,7 @@ def told(error: duckdb.Error, home: Home) -> StorageError:
 
 
 def _metadata(home: Home) -> tuple[str, dict[str, str]]:
-    """What DuckLake attaches to, and with which options."""
+    """Return what DuckLake attaches to, and the options."""
     if home.lake is not None:
         return f"postgres:{home.lake}", {}
     if home.is_writable or not home.sqlite.exists():
@@ -295,7 +296,7 @@ def _metadata(home: Home) -> tuple[str, dict[str, str]]:
 
 
 def _copied(sqlite: Path) -> Path:
-    """A copy of the metadata in a private folder that goes with the process."""
+    """Return a copy of the metadata in a private folder that is removed with the process."""
     folder = Path(tempfile.mkdtemp(prefix="stpath-lake-"))
     _copies.append(folder)
     for _ in range(ATTEMPTS):
@@ -312,7 +313,7 @@ def _copied(sqlite: Path) -> Path:
 
 
 def _stamp(sqlite: Path) -> tuple[int, ...]:
-    """What changes with every commit."""
+    """Return a value that changes with every commit."""
     stamp = list[int]()
     for name in (sqlite.name, f"{sqlite.name}-wal"):
         with suppress(FileNotFoundError):
@@ -323,7 +324,7 @@ def _stamp(sqlite: Path) -> tuple[int, ...]:
 
 _copies: list[Path] = []
 _KEPT_COPIES = 2
-"""The last one, and one that a query of another thread may still read."""
+"""The latest copy, and one that a query of another thread may still read."""
 
 
 @atexit.register
@@ -333,7 +334,7 @@ def _remove_copies() -> None:
 
 
 def _object_store_secret() -> str:
-    """The statement that makes the environment's AWS credentials known to DuckDB."""
+    """Return the statement that gives DuckDB the AWS credentials of the environment."""
     env = os.environ
     given = {
         "key_id": env.get("AWS_ACCESS_KEY_ID"),
@@ -350,7 +351,7 @@ def _object_store_secret() -> str:
 
 
 def _state(home: Home) -> tuple[int, ...]:
-    """What tells a lake from one made anew under the same path, and this process from its parent."""
+    """Return what identifies a lake (against one made anew under the same path) and this process (against its parent)."""
     if home.on_postgres:
         return (os.getpid(),)
     try:
@@ -362,7 +363,7 @@ def _state(home: Home) -> tuple[int, ...]:
 
 
 def _forget(home: Home) -> None:
-    """Closes a known instance; one of the parent process is left alone, its threads are not here."""
+    """Close a cached instance. One of the parent process is left alone, because its threads do not exist here."""
     known = _instances.pop(home, None)
     if known is not None and known[0][0] == os.getpid():
         with suppress(duckdb.Error):

@@ -1,6 +1,6 @@
-"""Locks between processes: files of `flock`, which the kernel gives back when their holder dies.
+"""Locks between processes: files with `flock`, which the kernel releases when their holder dies.
 
-Runs of one slide, registrations and commits take turns by them.
+They are used by runs of one slide, registrations and commits.
 """
 
 import errno
@@ -17,16 +17,16 @@ from stpath_assets.errors import StorageError
 
 POLL_S = 0.1
 SLIDE_WAIT_S = 3600.0
-"""How long a run waits for another run of the same slide: a slide of a GPU stage takes minutes, without one an hour."""
+"""How long a run waits for another run of the same slide. A GPU stage takes minutes per slide, without a GPU an hour."""
 
 _NOBODY = "another process"
 
 
 @contextmanager
 def lock(path: Path, wait_s: float, busy: str, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Holds a lock. `waiting` is called once with who has it; `busy` is what it is for, for the error.
+    """Hold a lock inside the block. `waiting` is called once with the holder; `busy` names the locked thing in the error.
 
-    Raises `StorageError` naming the holder after `wait_s` seconds.
+    Raises `StorageError` with the holder after `wait_s` seconds.
     """
     descriptor = _opened(path)
     try:
@@ -63,7 +63,7 @@ def _opened(path: Path) -> int:
 
 
 def _name(descriptor: int, holder: str) -> None:
-    """Says who has a lock, for the messages of others. On a full disk nobody is named."""
+    """Record who holds a lock, for the messages of others. On a full disk, nothing is recorded."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode(), 0)

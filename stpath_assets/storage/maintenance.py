@@ -1,10 +1,9 @@
-"""Keeps the lake small and fast: merges small parts, forgets old snapshots, removes files that nothing names.
+"""Keeps the lake small and fast: merges small parts, expires old snapshots, removes unused files.
 
-Parts of one slide each are right for what a run replaces and what a slide's page asks; a question of one gene over a cohort
-opens them all. So small parts of neighbouring slides are merged into files of some 64 MB, sorted by gene and then slide: such a
-question reads one row group of each. A slide's own rows are still found by the file's statistics, and a run replaces them by
-taking them out of the merged file and adding a part of its own. What was taken out of a file is written out for good at the
-next merge.
+One part per slide suits runs, which replace parts, and queries of one slide. A query of one gene over a cohort would open all
+parts. So small parts of neighbouring slides are merged into files of about 64 MB, sorted by gene and then slide, from which
+such a query reads one row group each. A slide's rows are still found by the file's statistics. A run replaces them by marking
+them as deleted in the merged file and adding a separate part. The next merge removes deleted rows for good.
 """
 
 import sqlite3
@@ -29,29 +28,29 @@ from stpath_assets.storage.store import Store
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, TABLES, Table
 
 MERGED_BYTES = 64 * 2**20
-"""Size that merged files grow to."""
+"""Target size of merged files."""
 
 SMALL_BYTES = MERGED_BYTES // 2
-"""Files of more are left alone: reading one gene of them costs no more than their share of a merged file would."""
+"""Larger files are not merged: reading one gene from them costs no more than from their share of a merged file."""
 
 LEAST_PARTS = 8
-"""Fewer small files are not worth a merge."""
+"""Minimum number of small files that is worth a merge."""
 
 GRACE = timedelta(hours=1)
-"""How long a file stays after the last snapshot that names it: a query may still read it."""
+"""How long a file stays after the last snapshot that uses it, because a query may still read it."""
 
 ORPHAN_AGE = timedelta(days=1)
-"""Age from which on a file that the lake does not know is removed; a run may be about to register a younger one."""
+"""Age from which a file unknown to the lake is removed. A run may be about to register a younger one."""
 
 MERGED = "_merged"
-"""Folder of merged files; no slide_id begins so."""
+"""Folder of merged files. No slide_id begins with this character."""
 
 _WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did: files merged and files that they became, snapshots forgotten, files and bytes removed."""
+    """The result of maintenance: files merged and their new files, snapshots expired, files and bytes removed."""
 
     merged: int
     into: int
@@ -61,9 +60,9 @@ class Maintained:
 
 
 def maintain(store: Store, keep: timedelta, grace: timedelta = GRACE, orphan_age: timedelta = ORPHAN_AGE) -> Maintained:
-    """Merges small parts, forgets snapshots older than `keep`, removes files that no kept snapshot names.
+    """Merge small parts, expire snapshots older than `keep`, and remove files that no snapshot uses.
 
-    Runs beside readers and writers. Raises `StorageError` where another maintenance is under way.
+    Safe next to readers and writers. Raises `StorageError` if another maintenance is running.
     """
     store.open()
     with lock(store.home / "locks" / "maintain.lock", _WAIT_S, "maintenance"):
@@ -77,7 +76,7 @@ def maintain(store: Store, keep: timedelta, grace: timedelta = GRACE, orphan_age
 
 
 def merge(store: Store) -> tuple[int, int]:
-    """Merges small files of each table; returns how many were merged into how many."""
+    """Merge small files of each table. Returns how many files were merged, and into how many."""
     groups = [(t, g) for t in TABLES.values() if not t.inline for g in _groups(store, t)]
     merged = into = 0
     for table, group in track(groups, "merging parts", len(groups)):
@@ -88,7 +87,7 @@ def merge(store: Store) -> tuple[int, int]:
 
 
 def expire(store: Store, keep: timedelta) -> int:
-    """Forgets snapshots older than `keep`; the last one always stays. Returns how many went."""
+    """Expire snapshots older than `keep`, except the last one. Returns their number."""
     before = (datetime.now(UTC) - keep).isoformat()
     forgotten = store.lake.transact(
         lambda c: c.execute(
@@ -99,7 +98,7 @@ def expire(store: Store, keep: timedelta) -> int:
 
 
 def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, int]:
-    """Removes files that no kept snapshot names; returns how many and their bytes."""
+    """Remove files that no snapshot uses. Returns their number and bytes."""
     sizes = {key: size for key, size, _ in store.objects.listing()}
     until = (datetime.now(UTC) - grace).isoformat()
     store.lake.transact(
@@ -110,7 +109,7 @@ def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, i
     oldest = time.time() - orphan_age.total_seconds()
 
     def remove_orphans(_cursor: Cursor) -> None:
-        # In a writer's turn: nobody registers a file between the look and its removal.
+        # In a writer's turn, so that no file is registered between the check and its removal.
         for key, _, changed in list(unknown(store)):
             if changed < oldest:
                 store.objects.remove(key)
@@ -121,7 +120,7 @@ def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, i
 
 
 def unknown(store: Store) -> Iterator[tuple[str, int, float]]:
-    """Files among the tables that the lake does not name: key, bytes and time of change. Drafts under way are none."""
+    """Yield files among the tables that the lake does not know: key, bytes and modification time. Skips drafts in progress."""
     known = known_files(store)
     for key, size, changed in store.objects.listing():
         name = key.rpartition("/")[2]
@@ -131,7 +130,7 @@ def unknown(store: Store) -> Iterator[tuple[str, int, float]]:
 
 
 def known_files(store: Store) -> set[str]:
-    """The keys of all files that some kept snapshot names, or that wait to be removed."""
+    """Return the keys of all files that a snapshot uses, or that are scheduled for removal."""
     meta = f"__ducklake_metadata_{NAME}"
     found = store.lake.rows(
         f"with files as (select table_id, path, path_is_relative from {meta}.ducklake_data_file union all "
@@ -144,7 +143,7 @@ def known_files(store: Store) -> set[str]:
 
 
 def _groups(store: Store, table: Table) -> list[list[Part]]:
-    """Small files of neighbouring slides, each group for one merged file; a file comes with all parts that it holds."""
+    """Yield groups of small files of neighbouring slides, one group per merged file. A file comes with all its parts."""
     files: dict[str, list[Part]] = {}
     for part in store.parts():
         if part.table == table.name and part.file is not None:
@@ -162,7 +161,7 @@ def _groups(store: Store, table: Table) -> list[list[Part]]:
 
 
 def _merge_group(store: Store, table: Table, group: Sequence[Part]) -> bool:
-    """Merges the files of some parts; False where one of them was replaced, or found damaged, meanwhile."""
+    """Merge the files of some parts. Returns False if one of them was replaced, or found damaged, in the meantime."""
     rows = []
     for file in dict.fromkeys(p.file for p in group):
         mine = [p for p in group if p.file == file]
@@ -195,20 +194,20 @@ def _merge_group(store: Store, table: Table, group: Sequence[Part]) -> bool:
         return True
 
     done = store.lake.transact(work)
-    # A commit whose answer was lost is tried again, and then finds its own work.
+    # If the answer to a commit was lost, the retry finds its own work.
     if not done and key not in known_files(store):
         store.objects.remove(key)
     return done
 
 
 def _together(table: Table, rows: Sequence[pa.Table]) -> pa.Table:
-    """Rows of several files; columns that an earlier program did not store are NULL."""
+    """Concatenate rows of several files. Columns that an earlier version did not store are NULL."""
     together = pa.concat_tables([table.schema.empty_table(), *rows], promote_options="default")
     return together.select(table.schema.names)
 
 
 def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
-    """The rows in the order of a merged file: of by-gene tables the keys of all slides, then gene by gene."""
+    """Sort rows for a merged file: for by-gene tables the keys of all slides, then gene by gene."""
     if not table.by_gene:
         keys = (
             [("gene", "ascending"), ("slide_id", "ascending")]
@@ -224,7 +223,7 @@ def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def _forget_fingerprints(store: Store) -> None:
-    """Takes out what no part is made from any more; registering a part does not look for it, which would take long."""
+    """Remove fingerprints that no part uses any more. Registering a part does not look for them, because that would be slow."""
     parts = f"{NAME}.parts"
     unused = f"{parts}.{FINGERPRINTS.name} where digest not in (select digest from {parts}.{LINEAGE.name})"
     if store.lake.rows(f"select count(*) from {unused}") != [(0,)]:
@@ -232,7 +231,7 @@ def _forget_fingerprints(store: Store) -> None:
 
 
 def _forget_rows(store: Store) -> None:
-    """Removes rows in the metadata that no kept snapshot sees; DuckLake itself never does."""
+    """Remove metadata rows that no snapshot sees; DuckLake itself never does."""
     meta = f"__ducklake_metadata_{NAME}"
 
     def work(cursor: Cursor) -> None:
@@ -244,9 +243,9 @@ def _forget_rows(store: Store) -> None:
 
 
 def _shrink(store: Store) -> None:
-    """Gives the room of forgotten snapshots in lake.sqlite back, where nobody else is at it.
+    """Return the space of expired snapshots in lake.sqlite to the file system, if nobody else uses it.
 
-    Python's SQLite and DuckDB's do not see each other's locks in one process: no commit may be under way.
+    Within a process, Python's SQLite and DuckDB's do not see each other's locks, so no commit may be in progress.
     """
     if store.place.on_postgres:
         return

@@ -1,6 +1,6 @@
-"""Where parts lie: a folder, or an object store by fsspec. Publishes, opens, lists and removes whole files.
+"""The location of parts: a folder, or an object store through fsspec. Publishes, opens, lists and removes whole files.
 
-Keys are relative to the tables' place, such as `parts/tile_grids/a/0f….parquet`. What is in a file is for `by_gene`.
+Keys are relative to the tables' location, such as `parts/tile_grids/a/0f….parquet`. The content of files belongs in `by_gene`.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ class Objects:
         self.home = home
 
     def local(self, key: str) -> Path:
-        """The path of a key where tables lie in a folder."""
+        """Return the path of a key, for tables in a folder."""
         return Path(self.home.tables_path) / key
 
     def where(self, key: str) -> str:
-        """What messages and DuckDB call a key."""
+        """Return the name of a key in messages and DuckDB."""
         return self.home.tables_path + key
 
     @contextmanager
     def draft(self, key: str) -> Iterator[Path]:
-        """Yields a local path to write to; on success the whole file appears under `key`. Raises `StorageError`."""
+        """Yield a local path to write to. On success, the whole file appears under `key`. Raises `StorageError`."""
         if not self.home.on_object_store:
             with atomic_file(self.local(key)) as path:
                 yield path
@@ -54,9 +54,9 @@ class Objects:
 
     @contextmanager
     def open(self, key: str) -> Iterator[Any]:
-        """The file of a key, for pyarrow. Raises `FileNotFoundError` or `OSError`."""
+        """Open the file of a key, for pyarrow. Raises `FileNotFoundError` or `OSError`."""
         if not self.home.on_object_store:
-            # By its path, pyarrow would open it again and again.
+            # Given a path, pyarrow would open the file again and again.
             with pa.OSFile(str(self.local(key))) as file:
                 yield file
             return
@@ -66,14 +66,14 @@ class Objects:
             yield pa.PythonFile(file, mode="r")
 
     def exists(self, key: str) -> bool:
-        """Whether there is a file under the key."""
+        """Return whether a file exists under the key."""
         if not self.home.on_object_store:
             return self.local(key).is_file()
         with self._asked(key):
             return bool(self._fs.exists(self._remote(key)))
 
     def size(self, key: str) -> int | None:
-        """The size of a file in bytes, None where there is none."""
+        """Return the size of a file in bytes, or None if it does not exist."""
         try:
             if not self.home.on_object_store:
                 return os.stat(self.where(key)).st_size
@@ -83,7 +83,7 @@ class Objects:
             return None
 
     def sha256(self, key: str) -> str:
-        """SHA-256 of a file's content, hexadecimal. Raises `OSError`."""
+        """Return the SHA-256 of a file's content, hexadecimal. Raises `OSError`."""
         digest = hashlib.sha256()
         with self._asked(key):
             opened = self._fs.open(self._remote(key), "rb") if self.home.on_object_store else self.local(key).open("rb")
@@ -93,7 +93,7 @@ class Objects:
         return digest.hexdigest()
 
     def state(self, key: str) -> tuple[Any, ...] | None:
-        """What changes when a file does; None where it cannot be told."""
+        """Return a value that changes when a file does, or None if that is unknown."""
         if self.home.on_object_store:
             return (key,)
         try:
@@ -103,14 +103,14 @@ class Objects:
         return (key, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
     def listing(self) -> Iterator[tuple[str, int, float]]:
-        """Every file: its key, size in bytes and age of its last change as seconds since 1970."""
+        """Yield every file: its key, size in bytes and modification time in seconds since 1970."""
         if self.home.on_object_store:
             root = self._remote("")
             try:
                 with self._asked(""):
                     found = self._fs.find(root, detail=True)
             except FileNotFoundError as e:
-                raise StorageError(f"{self.home.tables_path}: is not there ({_said(e)}); check STPATH_TABLES") from e
+                raise StorageError(f"{self.home.tables_path}: does not exist ({_said(e)}); check STPATH_TABLES") from e
             for path, info in found.items():
                 changed = info.get("LastModified")
                 yield path.removeprefix(root), int(info["size"]), changed.timestamp() if changed else 0.0
@@ -126,7 +126,7 @@ class Objects:
                 yield path.removeprefix(top).replace(os.sep, "/"), stat.st_size, stat.st_mtime
 
     def remove(self, key: str) -> None:
-        """Removes a file, if it is there."""
+        """Remove a file if it exists."""
         if self.home.on_object_store:
             with self._asked(key):
                 self._fs.rm_file(self._remote(key))
@@ -135,7 +135,7 @@ class Objects:
 
     @contextmanager
     def _asked(self, key: str) -> Iterator[None]:
-        """An object store's own errors as `StorageError`: that it cannot be reached says nothing of the file."""
+        """Convert an object store's own errors to `StorageError`: not being reachable does not mean that a file is missing."""
         try:
             yield
         except (FileNotFoundError, StorageError):
@@ -155,7 +155,7 @@ class Objects:
         import fsspec
 
         try:
-            # What other processes write and remove is seen at once.
+            # No listing cache, so that other processes' changes are seen at once.
             return fsspec.filesystem(self.home.tables_path.partition("://")[0], use_listings_cache=False)
         except (ImportError, ValueError) as e:
             raise StorageError(

@@ -1,4 +1,4 @@
-"""A slide's stored part of a table: what the lake knows of it, and where its file belongs."""
+"""A slide's stored part of a table: its row of `lineage`, and the location of its file."""
 
 import re
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from stpath_assets.tables import LINEAGE
 SLIDE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")
 
 OF_SLIDE = "concat(slide_id, '') = ?"
-"""Condition on the slide of a table that is kept in the metadata. DuckLake would first look a bare `slide_id = ?` up in the
-statistics of all files of all tables, of which such a table has none.
+"""Condition on the slide for a table that is kept in the metadata. For a plain `slide_id = ?`, DuckLake would first search
+the file statistics of all tables.
 """
 
 OF_PART = "concat(slide_id, '/', table_name)"
-"""What tells a row of `lineage` from the others; one expression, for the same reason."""
+"""The key of a row of `lineage`, as one expression for the same reason."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stored part: a row of `lineage`, whose columns say what is what. `file` is a key of `Objects`."""
+    """A stored part: a row of `lineage`, whose columns have descriptions. `file` is a key of `Objects`."""
 
     slide_id: str
     table: str
@@ -37,19 +37,19 @@ class Part:
 
 
 def parts_where(cursor: Cursor, where: str, values: Sequence[Any] = ()) -> list[Part]:
-    """The stored parts that a condition on `lineage` chooses, by slide and table."""
+    """Return the stored parts that match a condition on `lineage`, by slide and table."""
     query = f"select {Part.COLUMNS} from {NAME}.parts.{LINEAGE.name} where {where} order by slide_id, table_name"
     return [Part(*row) for row in cursor.execute(query, list(values)).fetchall()]
 
 
 def part_key(table: str, slide_id: str, digest: str) -> str:
-    """Where a slide's part belongs, relative to the tables' place."""
+    """Return the key of a slide's part, relative to the tables' location."""
     return f"parts/{table}/{slide_id}/{digest}.parquet"
 
 
 def check_slide_id(slide_id: str) -> None:
-    """Raises `StorageError` for what is no slide_id."""
+    """Raise `StorageError` if a text is not a valid slide_id."""
     if not SLIDE_ID.fullmatch(slide_id):
         raise StorageError(
-            f"{slide_id!r} is no slide_id: letters, digits, '_', '.', '-', at most 120, first a letter or digit, no '..'"
+            f"{slide_id!r} is not a slide_id: letters, digits, '_', '.', '-', at most 120, first a letter or digit, no '..'"
         )

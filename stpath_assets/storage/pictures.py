@@ -1,7 +1,7 @@
-"""Pictures in figures/<slide_id>/ of a data root: where they belong, what they were made from, and small copies of them.
+"""Pictures in figures/<slide_id>/ of a data root: their paths, what they were made from, and small copies of them.
 
-What a picture shows is drawn by its stage: `tiles.overlay`, `prediction.maps`, `evaluation.scatters`. Figures are built without
-pyplot, so that steps in threads do not share state.
+The stages draw them: `tiles.overlay`, `prediction.maps`, `evaluation.scatters`. Figures are built without pyplot, so that
+steps in threads share no state.
 """
 
 import base64
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 THUMBNAIL_BYTES = 48_000
 DEMO_NOTE = "demo weights, not biology"
-"""What every picture made with the demo weights says."""
+"""The note on every picture made with the demo weights."""
 
 _MADE_FROM = "stpath_fingerprint"
 _SHOWN = 4  # pictures of a panel that metadata shows too: it is to be glanced at
 
 
 def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:
-    """Where a figure belongs: figures/<slide_id>/<kind>_<gene>.png, the gene in characters every file system takes.
+    """Return the path of a figure: figures/<slide_id>/<kind>_<gene>.png, in characters that every file system accepts.
 
-    A gene that has others keeps a few digits of its hash, so that two genes never share a figure.
+    A gene with other characters keeps a few digits of its hash, so that two genes never share a figure.
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", gene)
     if plain != gene:
@@ -43,7 +43,7 @@ def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:
 
 
 def save(figure: "Figure", path: Path, made_from: str) -> Path:
-    """Writes a figure as PNG, replacing a complete file by a complete file, with the digest of what it was made from."""
+    """Write a figure as PNG, atomically, with the digest of what it was made from."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_file(path) as draft:
@@ -52,7 +52,7 @@ def save(figure: "Figure", path: Path, made_from: str) -> Path:
 
 
 def save_image(image: npt.NDArray[np.uint8], path: Path, made_from: str) -> Path:
-    """Writes an image (H, W, 3) as PNG, as `save` does a figure."""
+    """Write an image (H, W, 3) as PNG, as `save` does for a figure."""
     about = PngInfo()
     about.add_text(_MADE_FROM, made_from)
     with atomic_file(path) as draft:
@@ -61,7 +61,7 @@ def save_image(image: npt.NDArray[np.uint8], path: Path, made_from: str) -> Path
 
 
 def is_current(path: Path, made_from: str) -> bool:
-    """Whether a figure is there, whole, and made from this."""
+    """Return whether a complete figure with this digest exists."""
     try:
         with Image.open(path) as picture:
             picture.verify()
@@ -71,7 +71,7 @@ def is_current(path: Path, made_from: str) -> bool:
 
 
 def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path]) -> None:
-    """Removes a slide's figures of a kind that are not among `paths`: what is there is of what is current."""
+    """Remove a slide's figures of a kind that are not among `paths`, so that only current figures remain."""
     folder, kept = home / "figures" / slide_id, {p.name for p in paths}
     if not folder.is_dir():
         return
@@ -81,18 +81,18 @@ def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path]) -> No
 
 
 def small_jpegs_of(paths: dict[str, Path], longest_px: int) -> dict[str, str]:
-    """The first few figures of a panel, by gene, as `small_jpeg`."""
+    """Return the first few figures of a panel, by gene, as `small_jpeg` does."""
     return {gene: small_jpeg_of(path, longest_px) for gene, path in list(paths.items())[:_SHOWN]}
 
 
 def small_jpeg_of(path: Path, longest_px: int = 420) -> str:
-    """A figure on disk as `small_jpeg`."""
+    """Return a figure on disk as `small_jpeg` does."""
     with Image.open(path) as picture:
         return small_jpeg(np.asarray(picture.convert("RGB")), longest_px)
 
 
 def small_jpeg(image: npt.NDArray[np.uint8], longest_px: int = 420) -> str:
-    """An image (H, W, 3) for a metadata panel as a data URI, at most `THUMBNAIL_BYTES` of JPEG."""
+    """Return an image (H, W, 3) for a metadata panel as a data URI, up to `THUMBNAIL_BYTES` of JPEG."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((longest_px, longest_px))
     for quality in (85, 70, 50, 30, 10):

@@ -1,6 +1,6 @@
-"""The lake's tables and views, made from `tables`: schema `parts` holds what is stored, schema `main` what is asked.
+"""The lake's tables and views, made from `tables`: schema `parts` holds the stored tables, schema `main` the views.
 
-A by-gene table's view turns its lists into rows; every view but those of the register leaves retired slides out.
+The view of a by-gene table turns its lists into rows. Every view except those of the register leaves retired slides out.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from stpath_assets.storage.lake import NAME, Cursor, quoted
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, PART_TABLES, SLIDES, TABLES, Table
 
 LAYOUT = 2
-"""Version of the lake's layout. A lake of a newer one is refused; an older one is brought up by the first writer."""
+"""Version of the lake's layout. A lake with a newer layout is refused; the first writer upgrades an older one."""
 
 INLINE_ROWS = 2000
-"""Inserts of up to this many rows are kept in the metadata. Files are added as files, whatever their size."""
+"""Inserts of up to this many rows are kept in the metadata. Files are registered as files, whatever their size."""
 
 _SQL_TYPES = {
     "string": "VARCHAR",
@@ -32,20 +32,20 @@ _SQL_TYPES = {
 }
 _ABOUT = f"{NAME}.parts.about"
 _FINGERPRINTS = f"select digest, any_value(facts) as facts from parts.{FINGERPRINTS.name} group by digest"
-"""One row a fingerprint: two writers of the same may each have kept it."""
+"""One row per fingerprint: two writers may each have stored the same one."""
 
 
 def bring_up(cursor: Cursor, home: str) -> bool:
-    """Makes what the lake lacks, tables and columns, and says whether it lacked nothing.
+    """Create missing tables and columns of the lake, and return whether none was missing.
 
-    Raises `StorageError` for a lake of a newer program.
+    Raises `StorageError` if the lake was written by a newer version.
     """
     about = read_about(cursor)
     check_layout(about, home)
     if about == _wanted():
         return True
     if not about:
-        # Nothing of tables of files is kept in the metadata. Deleted rows least of all: a file goes when it has none left.
+        # Keep nothing of file tables in the metadata, least of all deleted rows: a file goes when it has no rows left.
         cursor.execute(f"call {NAME}.set_option('data_inlining_row_limit', 0)")
     cursor.execute(f"create schema if not exists {NAME}.parts")
     cursor.execute(f"create table if not exists {_ABOUT} (key varchar, value varchar)")
@@ -55,7 +55,7 @@ def bring_up(cursor: Cursor, home: str) -> bool:
 
 
 def complete(cursor: Cursor, home: str) -> None:
-    """Makes the views and options of tables; DuckLake takes options of committed tables only. Then the lake is up."""
+    """Create views and table options, after which the lake is up to date. DuckLake accepts options only for committed tables."""
     if is_up(cursor, home):
         return
     for table in TABLES.values():
@@ -71,7 +71,7 @@ def complete(cursor: Cursor, home: str) -> None:
 
 
 def _move_facts(cursor: Cursor) -> None:
-    """Brings a lake of layout 1 up, whose lineage held the facts: each look at lineage read them all."""
+    """Upgrade a lake of layout 1, whose lineage held the facts, so that each look at lineage read them all."""
     lineage, fingerprints = (f"{NAME}.parts.{t.name}" for t in (LINEAGE, FINGERPRINTS))
     facts = cursor.execute(f"select distinct digest, facts from {lineage}").fetchall()
     for start in range(0, len(facts), INLINE_ROWS):
@@ -83,11 +83,11 @@ def _move_facts(cursor: Cursor) -> None:
 
 
 def keep_few_statistics(sqlite: Path) -> None:
-    """Lets lake.sqlite keep the statistics of a file's slide_id alone, the first column of every table.
+    """Make lake.sqlite keep a file's statistics of slide_id only, the first column of every table.
 
-    DuckLake reads all statistics for each filter, since its SQLite scanner passes no filter on: with those of every column, a
-    commit at 5,000 slides took 1.7 times as long, and a query of one slide 2.4 times. Files hold all genes, so that other
-    columns' statistics rule no file out.
+    DuckLake reads all statistics for each filter, because its SQLite scanner pushes no filter down. With statistics of every
+    column, a commit at 5,000 slides took 1.7 times as long, and a query of one slide 2.4 times. Every file holds all genes,
+    so statistics of other columns exclude no file.
     """
     with closing(sqlite3.connect(sqlite, timeout=60)) as database, database:
         database.execute(
@@ -97,14 +97,14 @@ def keep_few_statistics(sqlite: Path) -> None:
 
 
 def is_up(cursor: Cursor, home: str) -> bool:
-    """Whether the lake has all that this program asks of it. Raises `StorageError` for a lake of a newer one."""
+    """Return whether the lake is up to date with this program. Raises `StorageError` if a newer version wrote it."""
     about = read_about(cursor)
     check_layout(about, home)
     return about == _wanted()
 
 
 def read_about(cursor: Cursor) -> dict[str, str]:
-    """What the lake says of itself; empty for a new one."""
+    """Return the lake's own metadata; empty for a new lake."""
     try:
         return dict(cursor.execute(f"select key, value from {_ABOUT}").fetchall())
     except duckdb.CatalogException:
@@ -112,7 +112,7 @@ def read_about(cursor: Cursor) -> dict[str, str]:
 
 
 def check_layout(about: dict[str, str], home: str) -> None:
-    """Raises `StorageError` for a lake that a newer program wrote."""
+    """Raise `StorageError` if a newer version wrote the lake."""
     if int(about.get("layout", LAYOUT)) > LAYOUT:
         raise StorageError(
             f"{home}: was written by a newer version (layout {about['layout']}, this one knows {LAYOUT}); "
@@ -121,7 +121,7 @@ def check_layout(about: dict[str, str], home: str) -> None:
 
 
 def view_sql(table: Table) -> str:
-    """The query of a table's view. Tables are named without the lake's name, so that it may be attached under any."""
+    """Return the query of a table's view. It does not name the lake, so the lake can be attached under any name."""
     stored = f"parts.{table.name}"
     if table is FINGERPRINTS:
         return _FINGERPRINTS
@@ -129,14 +129,14 @@ def view_sql(table: Table) -> str:
         looked_up = ", ".join(f"f.{f.name}" for f in table.looked_up)
         return f"select p.*, {looked_up} from {stored} p left join ({_FINGERPRINTS}) f using (digest)"
     if not table.by_gene:
-        # DuckLake has no lists of fixed length.
+        # DuckLake has no fixed-size lists.
         fixed = [
             f"{f.name}::{sql_type(f.type)} as {f.name}" for f in table.schema if pa.types.is_fixed_size_list(f.type)
         ]
         columns = f"* replace ({', '.join(fixed)})" if fixed else "*"
         live = f" where {_LIVE}" if table.name in PART_TABLES else ""
         return f"select {columns} from {stored}{live}"
-    # A key is looked up by its place in the list: where a query does not ask for it, it is not read at all.
+    # A key is looked up by its position in the list. A query that does not use it does not read it.
     keys = ", ".join(table.keys)
     columns = ", ".join(f"{f.name}[i] as {f.name}" if f.name in table.keys else f.name for f in table.schema)
     plain = ", ".join(f"p.{f.name}" for f in table.schema if f.name not in {*table.keys, table.value})
@@ -152,7 +152,7 @@ _LIVE = f"slide_id in (select slide_id from parts.{SLIDES.name} where status = '
 
 
 def sql_type(type_: Any) -> str:
-    """The SQL type of a column as its view shows it."""
+    """Return the SQL type of a column in its view."""
     if pa.types.is_fixed_size_list(type_):
         return f"{sql_type(type_.value_type)}[{type_.list_size}]"
     if pa.types.is_list(type_):
@@ -177,7 +177,7 @@ def _bring_up_table(cursor: Cursor, table: Table) -> None:
 
 
 def _columns(cursor: Cursor, table: Table) -> set[str]:
-    """The columns that a stored table has in the lake."""
+    """Return the columns of a stored table in the lake."""
     found = cursor.execute(
         "select column_name from duckdb_columns() where database_name = ? and schema_name = 'parts' and table_name = ?",
         [NAME, table.name],
@@ -190,6 +190,6 @@ def _wanted() -> dict[str, str]:
 
 
 def _digest() -> str:
-    """What changes when tables or views do."""
+    """Return a value that changes when tables or views do."""
     said = [f"{t.name}|{t.row}|{view_sql(t)}|{[(f.name, str(f.type)) for f in t.schema]}" for t in TABLES.values()]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What a stage writes, and the transaction that registers it.
+"""Writes the parts of a stage, and registers them in one transaction.
 
-A part is written beside, synced and renamed by `StageWriter`. `register` then puts it in the place of the slide's earlier one, in
-the transaction of its caller: a reader sees the one or the other, and of several tables of a stage all or none.
+`StageWriter` writes a part to a temporary file, syncs and renames it. `register` then replaces the slide's earlier part, in the
+caller's transaction. A reader sees either the old or the new part, and all or none of the tables of a stage.
 """
 
 import json
@@ -39,7 +39,7 @@ class Draft:
 
 
 class StageWriter:
-    """What `Store.stage` yields: takes the parts of one stage."""
+    """The object that `Store.stage` yields. It collects the parts of one stage."""
 
     def __init__(self, objects: Objects, lake: Lake, slide_id: str, fingerprint: Fingerprint) -> None:
         self._objects, self._lake = objects, lake
@@ -49,11 +49,11 @@ class StageWriter:
 
     @property
     def replaced(self) -> set[str]:
-        """The tables whose earlier part goes."""
+        """Return the tables whose earlier part is replaced."""
         return {d.spec.name for d in self.drafts} | set(self.gone)
 
     def write(self, table: str, rows: pa.Table, summary: Mapping[str, Any] | None = None) -> None:
-        """Takes the rows of a table."""
+        """Add the rows of a table."""
         spec = TABLES[table]
         if spec.inline:
             self.drafts.append(Draft(spec, rows.cast(spec.schema), row_count=rows.num_rows, summary=summary))
@@ -70,7 +70,7 @@ class StageWriter:
         blocks: Iterable[tuple[Sequence[str], npt.NDArray]],
         **constants: str,
     ) -> None:
-        """Takes a by-gene part; as `Store.write_by_gene`."""
+        """Add a by-gene part; see `Store.write_by_gene`."""
         spec = TABLES[table]
         key = self._new_key(spec)
         with self._objects.draft(key) as path:
@@ -80,27 +80,27 @@ class StageWriter:
         self.add_file(spec, key, (rows - 1) * len(next(iter(keys.values()))), None)
 
     def remove(self, table: str) -> None:
-        """Takes the slide's earlier part of a table out, with nothing in its place."""
+        """Remove the slide's earlier part of a table, without a new one."""
         self.gone.append(table)
 
     def add_file(self, spec: Table, key: str, row_count: int, summary: Mapping[str, Any] | None) -> None:
-        """Takes a finished file."""
+        """Add a finished file."""
         size = self._objects.size(key)
         self.drafts.append(Draft(spec, None, key, self._objects.sha256(key), size, row_count, summary))
 
     def _new_key(self, spec: Table) -> str:
         key = part_key(spec.name, self.slide_id, self.fingerprint.digest)
         if self._objects.exists(key) or is_known(self._lake, key):
-            # Made before from the same, and perhaps of a kept snapshot: no file is ever replaced, nor its name used again,
-            # for it goes with that snapshot.
+            # The same part was made before, and a kept snapshot may use its file. No file is ever replaced, nor its name reused,
+            # because the name goes with that snapshot.
             key = part_key(spec.name, self.slide_id, f"{self.fingerprint.digest}-{uuid.uuid4().hex[:8]}")
         return key
 
 
 def register(cursor: Cursor, objects: Objects, writer: StageWriter, earlier: Sequence[Part]) -> None:
-    """Registers the parts of a stage in place of the slide's `earlier` ones.
+    """Register the parts of a stage in place of the slide's `earlier` ones.
 
-    Raises `SlideError` where the slide was retired or became another scan meanwhile.
+    Raises `SlideError` if the slide was retired or became another scan in the meantime.
     """
     slide_id, fingerprint = writer.slide_id, writer.fingerprint
     _check_slide(cursor, slide_id, fingerprint)
@@ -123,7 +123,7 @@ def register(cursor: Cursor, objects: Objects, writer: StageWriter, earlier: Seq
 
 
 def take_out(cursor: Cursor, slide_id: str, tables: Sequence[str]) -> None:
-    """Takes a slide's parts of some tables out."""
+    """Remove a slide's parts of some tables."""
     for table in tables:
         where = OF_SLIDE if TABLES[table].inline else "slide_id = ?"
         cursor.execute(f"delete from {_PARTS}.{table} where {where}", [slide_id])
@@ -136,7 +136,7 @@ def take_out(cursor: Cursor, slide_id: str, tables: Sequence[str]) -> None:
 
 
 def add_lineage(cursor: Cursor, lineage: Sequence[Mapping[str, Any]], fingerprints: Iterable[Fingerprint]) -> None:
-    """Adds rows of `lineage`, and what their fingerprints say."""
+    """Add rows of `lineage`, and the facts of their fingerprints."""
     if lineage:
         facts = [{"digest": f.digest, "facts": f.to_json()} for f in fingerprints]
         insert_rows(cursor, LINEAGE, pa.Table.from_pylist(list(lineage), LINEAGE.schema))
@@ -144,7 +144,7 @@ def add_lineage(cursor: Cursor, lineage: Sequence[Mapping[str, Any]], fingerprin
 
 
 def insert_rows(cursor: Cursor, spec: Table, rows: pa.Table) -> None:
-    """Inserts rows into an inline table."""
+    """Insert rows into an inline table."""
     cursor.register("stpath_rows", rows)
     names = ", ".join(f.name for f in spec.schema)
     cursor.execute(f"insert into {_PARTS}.{spec.name} ({names}) select {names} from stpath_rows")
@@ -152,7 +152,7 @@ def insert_rows(cursor: Cursor, spec: Table, rows: pa.Table) -> None:
 
 
 def add_files(cursor: Cursor, table: str, files: Sequence[str]) -> None:
-    """Registers finished files. DuckLake keeps those under its data path by their relative path: the root can be moved."""
+    """Register finished files. DuckLake stores relative paths for files under its data path, so the root can be moved."""
     listed = ", ".join(quoted(f) for f in files)
     cursor.execute(
         f"call ducklake_add_data_files({quoted(NAME)}, {quoted(table)}, [{listed}], schema => 'parts', allow_missing => true)"
@@ -160,8 +160,8 @@ def add_files(cursor: Cursor, table: str, files: Sequence[str]) -> None:
 
 
 def discard_file(cursor: Cursor, key: str) -> None:
-    """Ends a data file in the lake's metadata without reading it, as DuckLake's specification has a deletion: a snapshot, what it
-    changed, and the file's last snapshot. Runs in a transaction on the metadata alone.
+    """End a data file in the lake's metadata without reading it, as DuckLake's specification defines a deletion: a new
+    snapshot, its changes, and the file's last snapshot. Runs in a transaction on the metadata alone.
     """
     meta = f"__ducklake_metadata_{NAME}"
     _, table, path = key.split("/", 2)
@@ -191,7 +191,7 @@ def discard_file(cursor: Cursor, key: str) -> None:
 
 
 def is_known(lake: Lake, key: str) -> bool:
-    """Whether a file is, or was in a kept snapshot, part of the lake: DuckLake would remove it with that snapshot."""
+    """Return whether a file belongs to the lake or to a kept snapshot. DuckLake would remove it with that snapshot."""
     _, table, rest = key.split("/", 2)
     meta = f"__ducklake_metadata_{NAME}"
     files = f"{meta}.ducklake_data_file f join {meta}.ducklake_table t using (table_id)"
@@ -202,15 +202,13 @@ def is_known(lake: Lake, key: str) -> bool:
 
 
 def _check_slide(cursor: Cursor, slide_id: str, fingerprint: Fingerprint) -> None:
-    """Raises `SlideError` where the registered slide is no longer the one that the parts were made from."""
+    """Raise `SlideError` if the registered slide is no longer the one from which the parts were made."""
     query = f"select status, sha256 from {_PARTS}.{SLIDES.name} where {OF_SLIDE}"
     found = cursor.execute(query, [slide_id]).fetchall()
     if not found:
         return
     status, sha256 = found[0]
     if status != "ready":
-        raise SlideError(
-            f"{slide_id}: was {status} while it was worked on; nothing was stored, add it again to bring it back"
-        )
+        raise SlideError(f"{slide_id}: was {status} during the work; nothing was stored, add it again to bring it back")
     if fingerprint.facts.get("slide_sha256", sha256) != sha256:
-        raise SlideError(f"{slide_id}: became another scan while it was worked on; nothing was stored, run it again")
+        raise SlideError(f"{slide_id}: became another scan during the work; nothing was stored, run it again")

@@ -1,12 +1,12 @@
-"""The one door to the tables: reads and writes a slide's part of a table, and says what it was made from.
+"""Reads and writes slides' parts of tables, with what they were made from. The only access to the tables.
 
     with store.stage("a", fingerprint) as stage:
         stage.write("gigapath_features", rows)
         stage.write("gigapath_throughput", took)
 
-A part is a complete, immutable Parquet file, or a row of the lake's metadata. It is written beside, synced and renamed, and then
-registered in one transaction that takes the slide's earlier part out: a reader sees the one or the other, and of several tables
-of a stage all or none.
+A part is a complete, immutable Parquet file, or a row of the lake's metadata. It is written to a temporary file, synced and
+renamed, and then registered in one transaction that removes the slide's earlier part. A reader sees either the old or the new
+part, and all or none of the tables of a stage.
 """
 
 import json
@@ -43,7 +43,7 @@ _FINGERPRINTS = f"{_PARTS}.{FINGERPRINTS.name}"
 
 @dataclass(frozen=True)
 class Made:
-    """What bringing a part up to date came to: its fingerprint, whether it had to be made, what to tell the user."""
+    """The result of bringing a part up to date: its fingerprint, whether it was made now, and notes for the user."""
 
     fingerprint: Fingerprint
     made: bool
@@ -51,7 +51,7 @@ class Made:
 
 
 class Store:
-    """The tables under one data root, which is a folder or a `Home`."""
+    """The tables of one data root, which is a folder or a `Home`."""
 
     def __init__(self, home: Path | Home) -> None:
         self.place = home if isinstance(home, Home) else Home(Path(home))
@@ -62,13 +62,13 @@ class Store:
 
     @classmethod
     def of(cls, settings: Settings) -> "Store":
-        """The tables of the data root that the settings name."""
+        """Return the tables of the data root in the settings."""
         return cls(Home.of(settings))
 
     def create(self) -> None:
-        """Makes the data root and its lake where there are none, and takes in the tables of version 0.1.
+        """Create the data root and its lake if they do not exist, and import the tables of version 0.1.
 
-        Raises `StorageError` where that is not possible.
+        Raises `StorageError` if that is not possible.
         """
         from stpath_assets.storage import takeover
 
@@ -78,20 +78,20 @@ class Store:
         with lock(self.home / "locks" / "create.lock", CREATE_WAIT_S, f"{self.home}: its lake"):
             self._require_metadata()
             if not self.place.on_postgres and not self.place.sqlite.exists():
-                # Made here, so that nobody else may read it; SQLite's other files take its mode over.
+                # Created here so that only this user can read it. SQLite's other files inherit its mode.
                 self.place.sqlite.touch(mode=0o600)
             self.lake.make()
             if not self.lake.transact(lambda cursor: schema.bring_up(cursor, self.place.name)):
                 if not self.place.on_postgres:
                     with self.lake.alone():
                         schema.keep_few_statistics(self.place.sqlite)
-                # Last: what is killed before it is begun anew.
+                # Last, so that it starts again if it is killed before.
                 self.lake.transact(lambda cursor: schema.complete(cursor, self.place.name))
             self._is_open = True
             takeover.take_over(self)
 
     def open(self) -> None:
-        """Raises `StorageError` where there is no lake. Makes nothing but what a newer program adds to one."""
+        """Raise `StorageError` if there is no lake. Creates nothing except what a newer version adds to a lake."""
         from stpath_assets.storage import takeover
 
         stamp = self.lake.stamp
@@ -116,8 +116,8 @@ class Store:
         _up[self.place] = stamp
 
     def _require_metadata(self) -> None:
-        """Raises `StorageError` where parts lie under the root and their metadata is missing or empty: a new lake in its place
-        would know none of them.
+        """Raise `StorageError` if there are parts under the root, but their metadata is missing or empty. A new lake would
+        know none of them.
         """
         sqlite = self.place.sqlite
         beside = sqlite.with_name(f"{sqlite.name}-wal")
@@ -130,14 +130,14 @@ class Store:
             )
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of one reading statement over the lake. Raises `StorageError` where there is none."""
+        """Return the rows of one reading statement over the lake. Raises `StorageError` if there is no lake."""
         self.open()
         return self.lake.rows(sql, values)
 
     # Reading
 
     def slide_ids(self, table: str) -> list[str]:
-        """The slides that have a part of the table, sorted."""
+        """Return the slides that have a part of the table, sorted."""
         if table in (SLIDES.name, LINEAGE.name):
             found = self.rows(f"select distinct slide_id from {_PARTS}.{table} order by 1")
         else:
@@ -145,25 +145,25 @@ class Store:
         return [s for (s,) in found]
 
     def parts(self, slide_id: str | None = None) -> list[Part]:
-        """What is stored, of all slides or one, by slide and table."""
+        """Return the stored parts of all slides or one, by slide and table."""
         return self._parts("true") if slide_id is None else self._parts(OF_SLIDE, slide_id)
 
     def part(self, table: str, slide_id: str) -> Part | None:
-        """A slide's stored part, or None; raises `StorageError` for a slide_id that is not one."""
+        """Return a slide's stored part, or None. Raises `StorageError` for an invalid slide_id."""
         check_slide_id(slide_id)
         return next((p for p in self._parts(OF_SLIDE, slide_id) if p.table == table), None)
 
     def path(self, table: str, slide_id: str) -> Path:
-        """The file that holds a slide's part, where tables lie in a folder; raises `StorageError` where there is none."""
+        """Return the file of a slide's part, for tables in a folder. Raises `StorageError` if there is none."""
         part = self.part(table, slide_id)
         if part is None or part.file is None:
             raise _absent(table, slide_id)
         return self.objects.local(part.file)
 
     def read(self, table: str, slide_id: str, columns: list[str] | None = None) -> pa.Table:
-        """A slide's part as stored (by-gene tables: see `read_by_gene`).
+        """Return a slide's part as stored (for by-gene tables see `read_by_gene`).
 
-        Raises `StorageError` where there is none or it is damaged.
+        Raises `StorageError` if it does not exist or is damaged.
         """
         spec = TABLES[table]
         if spec.inline:
@@ -172,7 +172,7 @@ class Store:
             return read_parquet(file, columns, self._shared(part))
 
     def read_by_gene(self, table: str, slide_id: str, genes: Sequence[str] | None = None) -> ByGene:
-        """A slide's part of a by-gene table, all genes or those of `genes` that it has, in stored order."""
+        """Return a slide's part of a by-gene table, with all genes or the existing ones of `genes`, in stored order."""
         spec = TABLES[table]
         assert spec.value is not None
         wanted = None
@@ -183,38 +183,38 @@ class Store:
             return to_by_gene(spec, rows)
 
     def fingerprint(self, table: str, slide_id: str) -> Fingerprint | None:
-        """What a slide's part was made from, or None where there is no part."""
+        """Return what a slide's part was made from, or None if there is no part."""
         check_slide_id(slide_id)
         query = f"select facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where {OF_PART} = ?"
         found = self.rows(query, [f"{slide_id}/{table}"])
         return Fingerprint(json.loads(found[0][0])) if found else None
 
     def facts(self, table: str) -> dict[str, str]:
-        """What every slide's part of a table was made from, in canonical JSON."""
-        # No values: DuckDB imports pandas with the first of a process, which takes longer than the query.
+        """Return what every slide's part of a table was made from, in canonical JSON."""
+        # No parameters: with the first one in a process, DuckDB imports pandas, which takes longer than the query.
         return dict(self.rows(
             f"select slide_id, facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where table_name = {quoted(table)}"
         ))  # fmt: skip
 
     def summary(self, table: str, slide_id: str) -> dict[str, Any]:
-        """The summary that a slide's part was stored with, empty if with none."""
+        """Return the summary stored with a slide's part, or an empty one."""
         found = self.rows(f"select summary from {_LINEAGE} where {OF_PART} = ?", [f"{slide_id}/{table}"])
         if not found:
             raise _absent(table, slide_id)
         return dict(json.loads(found[0][0] or "{}"))
 
     def require(self, table: str, slide_id: str) -> Fingerprint:
-        """As `fingerprint`, but raises `StorageError` where there is no part."""
+        """Return the fingerprint of a slide's part. Raises `StorageError` if there is no part."""
         stored = self.fingerprint(table, slide_id)
         if stored is None:
             raise _absent(table, slide_id)
         return stored
 
     def is_current(self, table: str, slide_id: str, fingerprint: Fingerprint) -> bool:
-        """Whether the stored part is what would be made now. One whose file is gone, cut off or damaged is not.
+        """Return whether the stored part is up to date. A part whose file is missing, truncated or damaged is not.
 
-        A finished file of this fingerprint that is not registered, since the run that made it was killed or the lake's
-        database was gone, is registered now.
+        If a finished file with this fingerprint is not registered, because the run was killed or the lake's database was
+        lost, it is registered now.
         """
         part = self.part(table, slide_id)
         if part is not None and part.digest == fingerprint.digest and self.is_whole(part):
@@ -222,18 +222,20 @@ class Store:
         return self._adopt(TABLES[table], slide_id, fingerprint)
 
     def is_whole(self, part: Part) -> bool:
-        """Whether a part's file is there in its size, and nobody has found it damaged; its content is not read."""
+        """Return whether a part's file exists with its size and is not known as damaged. Does not read its content."""
         if part.damaged is not None:
             return False
         return part.file is None or self.objects.size(part.file) == part.size_bytes
 
     def row_count(self, table: str, slide_id: str) -> int:
-        """The number of rows that the part has in its view; 0 where there is none."""
+        """Return the number of the part's rows in its view; 0 if there is no part."""
         part = self.part(table, slide_id)
         return 0 if part is None else part.row_count
 
     def verify(self, part: Part) -> str | None:
-        """What is wrong with a part's file, or None: it is gone, or not what was written. Reads all of it."""
+        """Return what is wrong with a part's file, or None. It may be missing, or differ from what was written. Reads all of
+        it.
+        """
         if part.file is None:
             return None
         try:
@@ -245,7 +247,7 @@ class Store:
         return None if found == part.sha256 else "its file is damaged: its SHA-256 is not that of what was written"
 
     def mark_damaged(self, part: Part, why: str) -> None:
-        """Keeps that a part's file is damaged: all parts in it count as not there, and the next run makes them again."""
+        """Record that a part's file is damaged. All its parts then count as missing, and the next run makes them again."""
         if not self.place.is_writable:
             return
         self.lake.transact(
@@ -265,9 +267,9 @@ class Store:
         fingerprint: Fingerprint,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Stores a slide's part of a table that is stored row by row, in place of the one before.
+        """Store a slide's part of a row-wise table in place of the earlier one.
 
-        `summary` holds JSON values that say how the rows came about; it is no part of what they were made from.
+        `summary` holds JSON values on how the rows came about. It is not part of the fingerprint.
         """
         with self.stage(slide_id, fingerprint) as stage:
             stage.write(table, rows, summary)
@@ -281,19 +283,18 @@ class Store:
         fingerprint: Fingerprint,
         **constants: str,
     ) -> None:
-        """Stores a slide's part of a by-gene table from blocks of (genes, values (N, genes)), one in memory at a time.
+        """Store a slide's part of a by-gene table from blocks of (genes, values (N, genes)), one in memory at a time.
 
-        Genes must come in ascending order over all blocks, each once. `constants` fills the remaining
-        columns.
+        Genes must be in ascending order over all blocks, without duplicates. `constants` fills the remaining columns.
         """
         with self.stage(slide_id, fingerprint) as stage:
             stage.write_by_gene(table, keys, blocks, **constants)
 
     @contextmanager
     def stage(self, slide_id: str, fingerprint: Fingerprint) -> Iterator[StageWriter]:
-        """Collects the parts of one stage and registers them in one transaction at the end of the block.
+        """Collect the parts of one stage, and register them in one transaction at the end of the block.
 
-        Raises `SlideError` where the slide was retired or became another scan meanwhile; nothing is stored then.
+        Raises `SlideError` if the slide was retired or became another scan in the meantime; nothing is stored then.
         """
         check_slide_id(slide_id)
         self.create()
@@ -302,7 +303,7 @@ class Store:
         self._commit(writer)
 
     def remove(self, tables: Sequence[str], slide_id: str) -> None:
-        """Takes a slide's parts of some tables out, if there are any."""
+        """Remove a slide's parts of some tables, if they exist."""
         if any(p.table in tables for p in self.parts(slide_id)):
             self._replacing(slide_id, tables, lambda cursor, earlier: take_out(
                 cursor, slide_id, [p.table for p in earlier if p.table in tables]
@@ -315,16 +316,16 @@ class Store:
         return self.lake.read(lambda cursor: parts_where(cursor, where, values))
 
     def _commit(self, writer: StageWriter) -> None:
-        """Registers the parts of a stage in one transaction."""
+        """Register the parts of a stage in one transaction."""
         self._replacing(
             writer.slide_id, writer.replaced, lambda cursor, earlier: register(cursor, self.objects, writer, earlier)
         )
 
     def _replacing(self, slide_id: str, tables: Container[str], work: Callable[[Cursor, list[Part]], None]) -> None:
-        """Runs a transaction that takes out parts of some tables of a slide; it is told all that the slide has.
+        """Run a transaction that removes parts of some tables of a slide. It receives all parts of the slide.
 
-        To take a slide's rows out of a file, DuckLake must read it. So one that cannot be read is first taken out of the lake as
-        a whole; of a merged one, the other slides' parts then count as damaged, too.
+        To remove a slide's rows from a file, DuckLake must read the file. A file that cannot be read is first removed from
+        the lake as a whole. If it is a merged file, the parts of its other slides then count as damaged too.
         """
         discarded = set[str | None]()
 
@@ -343,7 +344,7 @@ class Store:
                 discarded.add(part.file)
 
     def _broken(self, part: Part) -> str | None:
-        """Why a part's file cannot be read, or None; its content is read where it was not yet."""
+        """Return why a part's file cannot be read, or None. Reads its content if that was not done yet."""
         if part.damaged is not None:
             return part.damaged
         if not self.is_whole(part):
@@ -363,7 +364,7 @@ class Store:
 
     @contextmanager
     def _opened(self, table: str, slide_id: str) -> Iterator[tuple[Any, Part]]:
-        """A part's file, verified. What is found damaged is marked so."""
+        """Open a part's file and verify it. A damaged file is marked as damaged."""
         part = self.part(table, slide_id)
         if part is None or part.file is None:
             raise _absent(table, slide_id)
@@ -384,11 +385,11 @@ class Store:
             raise _damaged(part, f"its file cannot be read ({type(e).__name__})") from e
 
     def _shared(self, part: Part) -> str | None:
-        """The slide to pick out of a file that `maintain` has merged, None for a file of its own."""
+        """Return the slide_id for a file that `maintain` has merged, or None for a file of one slide."""
         return None if part.file is None or f"/{part.slide_id}/" in part.file else part.slide_id
 
     def _adopt(self, spec: Table, slide_id: str, fingerprint: Fingerprint) -> bool:
-        """Registers a finished file of a fingerprint that the lake does not know yet; whether there was one."""
+        """Register a finished file of a fingerprint that the lake does not know yet. Returns whether there was one."""
         key = part_key(spec.name, slide_id, fingerprint.digest)
         if spec.inline or not self.place.is_writable or not self.objects.exists(key) or is_known(self.lake, key):
             return False
@@ -409,13 +410,13 @@ class Store:
 
 
 _up: dict[Home, tuple[int, ...] | None] = {}
-"""Lakes that this process has found to be up, as they stood: who asks again need not look."""
+"""Lakes that this process has found to be up to date, with their state then, to avoid checking again."""
 
 _verified: set[tuple[Any, str | None]] = set()
 
 
 def _view_rows(spec: Table, rows: pa.Table) -> int:
-    """How many rows stored rows have in their view."""
+    """Return how many rows stored rows have in their view."""
     if not spec.by_gene:
         return int(rows.num_rows)
     part = to_by_gene(spec, rows)

@@ -1,7 +1,7 @@
-"""Takes the tables of a data root of version 0.1 into the lake, computing nothing anew.
+"""Imports the tables of a data root of version 0.1 into the lake, without computing anything again.
 
-Version 0.1 had a file a slide and table, `tables/<table>/<slide_id>.parquet`. Each is linked into its new place and registered
-with the fingerprint that it carries; then the old name goes. Killed at any moment, the next command goes on from there.
+Version 0.1 had one file per slide and table, `tables/<table>/<slide_id>.parquet`. Each is linked to its new path and
+registered with its own fingerprint; then the old name is removed. If it is killed at any moment, the next command continues.
 """
 
 import json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stpath_assets.storage.store import Store
 
 AT_ONCE = 100
-"""Slides a transaction: few enough for their rows to be kept in the metadata."""
+"""Slides per transaction: few enough for their rows to be kept in the metadata."""
 
 _KNOWN = (
     f"select slide_id, table_name from {NAME}.parts.lineage "
@@ -40,17 +40,17 @@ _log = logging.getLogger(__name__)
 
 
 def is_old(root: Path) -> bool:
-    """Whether a folder holds tables of version 0.1."""
+    """Return whether a folder holds tables of version 0.1."""
     return next(_old_files(root, SLIDES.name), None) is not None
 
 
 def is_unfinished(root: Path) -> bool:
-    """Whether some are left, as when their take-over was killed."""
+    """Return whether an import was killed before its end."""
     return any(next(_old_files(root, table), None) for table in TABLES)
 
 
 def take_over(store: "Store") -> None:
-    """Registers what version 0.1 stored. Files that cannot be read stay where they are and are named in a warning."""
+    """Register the files of version 0.1. Unreadable files stay in place, and a warning names them."""
     root = store.home
     files = {t.name: {p.stem: p for p in _old_files(root, t.name)} for t in TABLES.values()}
     slide_ids = sorted(set().union(*files.values()))
@@ -85,9 +85,7 @@ def _read(path: Path, table: Table, slide_id: str) -> Iterator[_Old]:
     try:
         yield _Old(path, table, slide_id)
     except (pa.ArrowException, OSError, KeyError, ValueError, IndexError, TypeError, AttributeError) as e:
-        _log.warning(
-            "%s: is left where it is: it cannot be read as a part of %s (%s)", path, table.name, type(e).__name__
-        )
+        _log.warning("%s: is left in place: it cannot be read as a part of %s (%s)", path, table.name, type(e).__name__)
 
 
 def _register(store: "Store", found: Sequence[_Old]) -> None:
@@ -126,7 +124,7 @@ def _register(store: "Store", found: Sequence[_Old]) -> None:
 
 
 def _place(store: "Store", old: Path, key: str) -> None:
-    """Gives a file its new name and leaves the old one until it is registered; copies it where there are no links."""
+    """Give a file its new name, and keep the old one until it is registered. Copies it if the file system has no links."""
     if store.objects.exists(key):
         return
     if not store.place.on_object_store:
@@ -140,7 +138,7 @@ def _place(store: "Store", old: Path, key: str) -> None:
 
 
 def _completed(rows: pa.Table, table: Table) -> pa.Table:
-    """Rows with the columns of today: those that were not stored then are NULL."""
+    """Return rows with today's columns; columns that were not stored then are NULL."""
     defaults = {"backend": pa.array(["tiffslide"] * rows.num_rows)}
     columns = [
         rows[f.name].cast(f.type)
@@ -161,7 +159,7 @@ def _old_files(root: Path, table: str) -> Iterator[Path]:
 
 
 def _tidy(root: Path) -> None:
-    """Removes what version 0.1 kept beside its tables and nothing reads any more."""
+    """Remove files of version 0.1 next to its tables that nothing reads any more."""
     for name in ("catalog.duckdb", "tables/.registry.lock"):
         (root / name).unlink(missing_ok=True)
     old_pieces = root / "tables" / ".parts"

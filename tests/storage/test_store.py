@@ -197,10 +197,10 @@ def test_slide_ids_are_sorted(store: Store) -> None:
 
 @pytest.mark.parametrize("slide_id", ["", ".a", "-a", "../a", "a/b", "a..b", "a b", "a\n", "ä", "a" * 121, "a\0"])
 def test_what_is_no_slide_id_never_becomes_a_path(store: Store, slide_id: str) -> None:
-    with pytest.raises(StorageError, match="is no slide_id"):
+    with pytest.raises(StorageError, match="is not a slide_id"):
         store.write(METRICS, slide_id, metrics(), FINGERPRINT)
     for ask in (store.part, store.fingerprint, store.read, store.row_count):
-        with pytest.raises(StorageError, match="is no slide_id"):
+        with pytest.raises(StorageError, match="is not a slide_id"):
             ask(METRICS, slide_id)
     assert files(store) == set()
 
@@ -359,7 +359,7 @@ def test_a_full_disk_is_one_line_and_the_old_part_stands(
         disk.setattr(pq.ParquetWriter, "write_table", full)
         with pytest.raises(StorageError) as error:
             write_metrics(store, metrics(mse=1.0), fingerprint=made_from(2))
-    assert str(error.value).endswith("parquet: cannot be written, the disk is full; what stood there is unchanged")
+    assert str(error.value).endswith("parquet: cannot be written, the disk is full; an earlier file is unchanged")
     assert "\n" not in str(error.value)
     assert store.read(METRICS, "a").equals(metrics())
     assert store.is_current(METRICS, "a", FINGERPRINT)
@@ -416,7 +416,7 @@ def test_a_write_that_the_system_cuts_short(store: Store) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where the data root should be")
     with pytest.raises(
-        StorageError, match=r"root: the data root cannot be made \((Not a directory|File exists)\); .*STPATH_HOME"
+        StorageError, match=r"root: the data root cannot be created \((Not a directory|File exists)\); .*STPATH_HOME"
     ):
         Store(tmp_path / "root").write(METRICS, "a", metrics(), FINGERPRINT)
 
@@ -586,8 +586,8 @@ def test_a_stage_takes_out_what_it_no_longer_makes(store: Store) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"status": "retired"}, "^a: was retired while it was worked on; nothing was stored"),
-        ({"sha256": "1" * 64}, "^a: became another scan while it was worked on; nothing was stored"),
+        ({"status": "retired"}, "^a: was retired during the work; nothing was stored"),
+        ({"sha256": "1" * 64}, "^a: became another scan during the work; nothing was stored"),
     ],
 )
 def test_a_slide_that_changes_during_the_work(store: Store, change: dict[str, str], message: str) -> None:

@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_left_and_named(old_root: Path, caplog: py
         Store(old_root).open()
     assert old_files(old_root) == sorted(left)
     for name in left:
-        assert f"{tables / name}: is left where it is" in caplog.text
+        assert f"{tables / name}: is left in place" in caplog.text
     for name in left:
         (tables / name).unlink()
     require_all(old_root)
@@ -228,7 +228,7 @@ def test_a_backup_copy_is_left_and_its_rows_are_not_counted_twice(
         Store(old_root).open()
     for copy in copies:
         assert copy.exists()
-        assert f"{copy}: is left where it is" in caplog.text
+        assert f"{copy}: is left in place" in caplog.text
         copy.unlink()
     require_all(old_root)
 
