@@ -1,4 +1,4 @@
-"""The Dagster code location: what `workspace.yaml` and `dg` load."""
+"""The Dagster code location, which `workspace.yaml` and `dg` load."""
 
 from stpath_assets.defs.build import code_location
 

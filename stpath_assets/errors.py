@@ -1,8 +1,7 @@
-"""The errors that a user can act on.
+"""Errors that a user can act on.
 
-Each message is one line: what is wrong, with which slide or value, and what to do about it. The command line
-prints it as it is; an asset turns it into a Dagster failure. Anything else that is raised is a bug and keeps
-its traceback.
+Each message is one line: what is wrong, with which slide or value, and what to do. The command line prints it as it is; an asset
+turns it into a Dagster failure. Any other exception is a bug and keeps its traceback.
 """
 
 import re
@@ -11,8 +10,14 @@ _SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", 
 
 
 def one_line(text: str) -> str:
-    """A text as one line that is safe on a terminal: control characters, of a file's name say, are written out."""
+    """Return a text as one line that is safe on a terminal: control characters, for example of a file name, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
+def describe(error: BaseException, most: int = 160) -> str:
+    """Return an exception as one line: its type, and up to `most` characters of its text."""
+    text = one_line(str(error))[:most]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def without_secrets(text: str) -> str:
@@ -21,7 +26,7 @@ def without_secrets(text: str) -> str:
 
 
 class StpathError(Exception):
-    """Base of every error whose text is meant for the user."""
+    """Base class of every error whose text is meant for the user."""
 
 
 class SettingsError(StpathError):
@@ -41,11 +46,11 @@ class TissueError(StpathError):
 
 
 class TilesLostError(TissueError):
-    """A slide has tissue, and every tile of it was dropped."""
+    """A slide has tissue, but all of its tiles were dropped."""
 
 
 class FeatureError(StpathError):
-    """Features are missing, of a wrong width, not finite, or from another encoder than asked for."""
+    """Features are missing, not finite, of a wrong width, or from another encoder than expected."""
 
 
 class WeightsError(StpathError):
@@ -69,8 +74,8 @@ class QueryError(StpathError):
 
 
 class ServingError(StpathError):
-    """The warm encoder on a Ray cluster cannot be served, or cannot be reached."""
+    """The encoder cannot be served, or the served encoder cannot be reached."""
 
 
 class EncoderMismatchError(ServingError):
-    """The encoder that is served is not the one that is asked for."""
+    """The served encoder is not the expected one."""

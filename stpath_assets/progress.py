@@ -1,7 +1,6 @@
-"""Progress reporting for long-running work, without knowing who listens.
+"""Progress reporting for long-running work, independent of who listens.
 
-The domain wraps its loops in `track`; the command line installs a listener that draws bars. Nobody listens by
-default.
+The domain wraps its loops in `track`. The command line installs a listener that draws bars. By default there is no listener.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +10,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Listener = Callable[[str, int, int], None]
-"""Called with what is being done, how many units are done, and how many there are in all."""
+"""Called with the name of the work, the number of units done, and their total."""
 
 _listener: ContextVar[Listener | None] = ContextVar("stpath_progress", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Sends the progress of all work inside the block to `listener`."""
+    """Send the progress of all work inside the block to `listener`."""
     token = _listener.set(listener)
     try:
         yield
@@ -29,7 +28,7 @@ def listening(listener: Listener) -> Iterator[None]:
 def track(
     items: Iterable[T], what: str, total: int, size: Callable[[T], int] = lambda _: 1, done: int = 0
 ) -> Iterator[T]:
-    """Yields `items`, telling the listener after each how many of `total` units are done; `done` are from before."""
+    """Yield `items`, and tell the listener after each how many of `total` units are done. `done` units were done before."""
     listener = _listener.get()
     if listener:
         listener(what, done, total)

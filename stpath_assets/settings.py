@@ -1,7 +1,6 @@
-"""One typed Settings: where data and weights are, and what is computed where nothing else is asked for.
+"""Typed settings: where data and weights are, and how slides are computed.
 
-Read, first to last, from arguments, `STPATH_*` environment variables, and `settings.toml` in the data root. A
-key that is not a setting is an error.
+Arguments win over `STPATH_*` environment variables, and these over `settings.toml` in the data root. An unknown key is an error.
 """
 
 import os
@@ -23,9 +22,7 @@ EncoderName = Literal["gigapath", "demo"]
 
 
 class Settings(BaseSettings):
-    """The settings of one data root. Each is also an environment variable: `STPATH_` and the name in
-    capitals.
-    """
+    """The settings of one data root. Each is also an environment variable: `STPATH_` and the name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
@@ -92,7 +89,7 @@ class Settings(BaseSettings):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __str__(self) -> str:
-        """One line a setting: its name, its value, and where the value comes from. Tokens and passwords are not shown."""
+        """Format one line per setting: name, value, and where the value comes from. Tokens and passwords are hidden."""
         values = {name: without_secrets(str(getattr(self, name))) for name in type(self).model_fields}
         wide = [max(map(len, column)) for column in (values, values.values())]
         return "\n".join(f"{k:{wide[0]}}  {v:{wide[1]}}  {self.origins[k]}" for k, v in values.items())
@@ -104,11 +101,11 @@ class Settings(BaseSettings):
 
     @property
     def asked(self) -> dict[str, str]:
-        """Encoder and genes that a command or a run names itself: these are kept with the slides that they are asked for."""
+        """The encoder and genes that a command or run names itself. They are stored with the slides of the run."""
         return self._asked
 
     def for_slide(self, encoder: str | None, genes: str | None) -> "Settings":
-        """The settings of one slide: what its last run was asked for holds where nothing else is said now."""
+        """Return the settings of one slide: the encoder and genes of its last run, unless set explicitly now."""
         last = {"encoder": encoder, "genes": genes}
         kept = {k: v for k, v in last.items() if v is not None and k not in self.model_fields_set}
         return self.model_copy(update=kept) if kept else self
@@ -122,12 +119,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments over the environment; the file is read by `load`, which knows the data root."""
+        """Arguments win over the environment. `load_settings` reads the file, because it knows the data root."""
         return init_settings, env_settings
 
 
 def split_genes(text: str) -> list[str]:
-    """Gene symbols from a comma-separated text. Raises `SettingsError` where there is none."""
+    """Return gene symbols from a comma-separated text. Raises `SettingsError` if there is none."""
     genes = [g.strip() for g in text.split(",") if g.strip()]
     if not genes:
         raise SettingsError(f"no gene in {text!r}; give symbols separated by commas, or all")
@@ -135,17 +132,16 @@ def split_genes(text: str) -> list[str]:
 
 
 def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
-    """The settings of a data root: `home`, else STPATH_HOME, else the default place.
+    """Return the settings of a data root: `home`, else STPATH_HOME, else the default.
 
-    Overrides that are None count as not given. Raises `SettingsError` naming the setting that is wrong or
-    unknown.
+    Overrides that are None count as not given. Raises `SettingsError` with the wrong or unknown setting.
     """
     root = Path(home or os.environ.get(f"{_PREFIX}HOME") or DEFAULT_HOME).expanduser().absolute()
     given = {k: v for k, v in overrides.items() if v is not None}
     try:
         _refuse_unknown("the environment", [k for k in os.environ if k.startswith(_PREFIX)], prefix=_PREFIX)
         in_file = _read_file(root / "settings.toml")
-        # Environment over file: what the file says fills only what neither says.
+        # The environment wins over the file.
         in_environment = {n for n in Settings.model_fields if f"{_PREFIX}{n}".upper() in os.environ}
         rest = {k: v for k, v in in_file.items() if k not in given and k not in in_environment}
         settings = Settings(**{**rest, **given, "home": root})
@@ -174,10 +170,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     if "home" in values:
         raise SettingsError(f"{path}: home is where this file lies; remove it, and set STPATH_HOME or give --home")
     if "encoder_token" in values:
-        raise SettingsError(f"{path}: a token has no place in it; set STPATH_ENCODER_TOKEN, or name encoder_token_file")
+        raise SettingsError(f"{path}: it must not hold a token; set STPATH_ENCODER_TOKEN, or name encoder_token_file")
     for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file"):
         if name in values:
-            # Beside the file that names them, so that a data root can be moved whole.
+            # Relative to the file, so that a data root can be moved as a whole.
             values[name] = path.parent / Path(values[name]).expanduser()
     return values
 
@@ -186,15 +182,15 @@ def _refuse_unknown(where: str, names: list[str], prefix: str = "") -> None:
     known = {name if not prefix else f"{prefix}{name}".upper() for name in Settings.model_fields}
     unknown = sorted(set(names) - known)
     if unknown:
-        raise SettingsError(f"{where}: {unknown[0]} is no setting; known: {', '.join(sorted(known))}")
+        raise SettingsError(f"{where}: unknown setting {unknown[0]}; known: {', '.join(sorted(known))}")
 
 
 class _Module(ModuleType):
-    """This module, which can be called: `stpath_assets.settings()` returns the settings that the notebook calls use."""
+    """This module, made callable: `stpath_assets.settings()` returns the settings that notebook calls use."""
 
     def __call__(self, home: Path | str | None = None) -> Settings:
         return load_settings(home)
 
 
-# A submodule takes the place of any function of the same name in its package, so the module itself is the function.
+# A submodule hides any function of the same name in its package, so the module itself is the function.
 sys.modules[__name__].__class__ = _Module

@@ -1,7 +1,7 @@
-"""The schema of every stored table: names, types, units and what one row is.
+"""The schema of every stored table: names, types, units, and what one row is.
 
-The only place that says them. Storage checks what it writes against these; the catalog builds its views, and
-Dagster its column documentation, from them.
+This is their only definition. Storage checks its writes against it. The catalog's views and Dagster's column documentation
+are made from it.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ def _column(name: str, type_: pa.DataType, description: str, *, nullable: bool =
 
 
 FEATURE_DIM = 1536
-"""Numbers of a tile's embedding: GigaPath's width, which STPath was trained on."""
+"""Width of a tile's embedding by GigaPath, on which STPath was trained."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One stored table.
 
-    `schema` is what its Parquet files hold. `unnest`, if any, names the list columns that its view turns into
-    rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the
-    part's keys (tiles or spots); each further row is a gene with its values in the same order. A part
-    therefore explains itself, whatever happens to the table its keys came from. `asset` names the asset that
-    writes the table, where it has none of its own. `looked_up` are columns of the view that `fingerprints` has.
+    `schema` is the schema of its Parquet files. `keys` and `value`, if given, name the list columns that its view turns into
+    rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the part's keys
+    (tiles or spots). Each further row is a gene with its values in the same order. So a part is complete without other
+    tables. `asset` is the asset that writes the table, if it has another name. `looked_up` are columns of the view that come
+    from `fingerprints`.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Table:
 
     @property
     def by_gene(self) -> bool:
-        """Whether the table is stored as one row a gene."""
+        """True if the table is stored as one row per gene."""
         return self.value is not None
 
     def view_columns(self) -> list[pa.Field]:
-        """The columns of the table's view: the stored ones, lists of a by-gene table as their elements."""
+        """Return the columns of the table's view: the stored ones, with the elements of lists for a by-gene table."""
         lists = {*self.keys, self.value} if self.by_gene else set()
         stored = [f.with_type(f.type.value_type) if f.name in lists else f for f in self.schema]
         return [*stored, *self.looked_up]
@@ -57,7 +57,7 @@ _TILE_ID = _column(
     pa.string(),
     "tile, unique in its slide: row and column of the grid, or number of the spot or of the tile in a file",
 )
-_MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` where the demo weights were used")
+_MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` if the demo weights were used")
 
 SLIDES = Table(
     "slides",
@@ -74,9 +74,7 @@ SLIDES = Table(
             _column("size_bytes", pa.int64(), "size of the file, or of all files of the scan, bytes"),
             _column("width_px", pa.int64(), "width at level 0, pixels"),
             _column("height_px", pa.int64(), "height at level 0, pixels"),
-            _column(
-                "mpp", pa.float64(), "scale used, µm per pixel at level 0; the mean where `mpp_x` and `mpp_y` differ"
-            ),
+            _column("mpp", pa.float64(), "scale used, µm per pixel at level 0; the mean if `mpp_x` and `mpp_y` differ"),
             _column("mpp_source", pa.string(), "`file` or `user`"),
             _column(
                 "mpp_file", pa.float64(), "scale in the file, as `mpp`, µm per pixel, if it has one", nullable=True
@@ -85,7 +83,7 @@ SLIDES = Table(
             _column(
                 "objective_power", pa.float64(), "magnification of the objective, if the file says it", nullable=True
             ),
-            _column("backend", pa.string(), "what reads the scan: `tiffslide`, `openslide` or `image`"),
+            _column("backend", pa.string(), "reader of the scan: `tiffslide`, `openslide` or `image`"),
             _column("levels", pa.int64(), "number of pyramid levels"),
             _column("organ", pa.string(), "organ token of STPath; NULL is its padding token", nullable=True),
             _column("tech", pa.string(), "technology token of STPath; NULL is its padding token", nullable=True),
@@ -95,7 +93,7 @@ SLIDES = Table(
             _column(
                 "warnings",
                 pa.list_(pa.string()),
-                "what a user should know of the scan, such as a contradicted scale",
+                "warnings about the scan, such as a scale that contradicts the objective",
             ),
             _column("registered_at", pa.timestamp("us", tz="UTC"), "when the scan was first registered"),
             _column("regions_uri", pa.string(), "GeoJSON of regions that edit the tissue mask, if any", nullable=True),
@@ -107,7 +105,10 @@ SLIDES = Table(
             _column("patient_id", pa.string(), "patient that the section is of, as given", nullable=True),
             _column("cohort", pa.string(), "cohort that the slide belongs to, as given", nullable=True),
             _column(
-                "modified_ns", pa.int64(), "file's time of change when it was hashed, ns since 1970", nullable=True
+                "modified_ns",
+                pa.int64(),
+                "modification time of the file when it was hashed, ns since 1970",
+                nullable=True,
             ),
             _column(
                 "asked_encoder", pa.string(), "`--encoder` of the slide's last run; NULL is the setting", nullable=True
@@ -156,7 +157,7 @@ TILE_GRIDS = Table(
             _column(
                 "side_y_px",
                 pa.float64(),
-                "side of the tile on the scan along y, level-0 pixels: another where pixels are not square; NULL is `side_px`",
+                "side of the tile on the scan along y, level-0 pixels; NULL is `side_px`, for square pixels",
                 nullable=True,
             ),
         ]
@@ -178,26 +179,35 @@ GIGAPATH_FEATURES = Table(
 
 GIGAPATH_THROUGHPUT = Table(
     "gigapath_throughput",
-    "what a slide's features took to compute when they were last made",
+    "the timing of a slide's features when they were last computed",
     pa.schema(
         [
             _SLIDE_ID,
             _column("encoder", pa.string(), "`gigapath` or `demo`"),
-            _column("precision", pa.string(), "of the encoder's matrix products: `float32`, `bfloat16` or `float16`"),
-            _column("device", pa.string(), "what computed, by name; several of a Ray cluster separated by commas"),
+            _column(
+                "precision",
+                pa.string(),
+                "precision of the encoder's matrix products: `float32`, `bfloat16` or `float16`",
+            ),
+            _column(
+                "device", pa.string(), "name of the device; several devices of a Ray cluster are separated by commas"
+            ),
             _column("via", pa.string(), "`local`, or `ray` for the warm encoder on a cluster"),
-            _column("batch_size", pa.int32(), "tiles a batch"),
+            _column("batch_size", pa.int32(), "tiles per batch"),
             _column("tiles", pa.int64(), "tiles embedded in the run that finished"),
-            _column("resumed_tiles", pa.int64(), "tiles taken over from a run that was killed"),
-            _column("seconds", pa.float64(), "from the first pixel asked for to the last feature, s"),
+            _column("resumed_tiles", pa.int64(), "tiles taken from pieces of a killed run"),
+            _column("seconds", pa.float64(), "time from the first pixel to the last feature, s"),
             _column("tiles_per_s", pa.float64(), "`tiles` over `seconds`"),
             _column("waiting_s", pa.float64(), "time in which the encoder waited for pixels, s"),
-            _column("computing_s", pa.float64(), "time in the encoder, or until a server's answers came, s"),
-            _column("peak_rss_bytes", pa.int64(), "most memory the process has had resident, bytes"),
+            _column("computing_s", pa.float64(), "time in the encoder, or waiting for a server, s"),
+            _column("peak_rss_bytes", pa.int64(), "peak resident memory of the process, bytes"),
             _column(
-                "gpu_memory_bytes", pa.int64(), "most memory allocated on a GPU, bytes; NULL without one", nullable=True
+                "gpu_memory_bytes",
+                pa.int64(),
+                "peak memory allocated on a GPU, bytes; NULL without a GPU",
+                nullable=True,
             ),
-            _column("finished_at", pa.timestamp("us", tz="UTC"), "when the features were complete"),
+            _column("finished_at", pa.timestamp("us", tz="UTC"), "time when the features were complete"),
         ]
     ),
     asset="gigapath_features",
@@ -250,7 +260,7 @@ EVALUATION_METRICS = Table(
             _column(
                 "pearson_r",
                 pa.float64(),
-                "Pearson correlation; NULL where either side is constant",
+                "Pearson correlation; NULL if either side is constant",
                 nullable=True,
             ),
             _column("pearson_low", pa.float64(), "lower end of r's 95 % interval (Fisher z)", nullable=True),
@@ -258,7 +268,7 @@ EVALUATION_METRICS = Table(
             _column(
                 "r2",
                 pa.float64(),
-                "coefficient of determination; NULL where the measurement is constant",
+                "coefficient of determination; NULL if the measurement is constant",
                 nullable=True,
             ),
             _column("mse", pa.float64(), "mean squared error, log1p counts squared"),
@@ -270,7 +280,7 @@ _FACTS = _column("facts", pa.string(), "JSON: everything that the part was made 
 
 FINGERPRINTS = Table(
     "fingerprints",
-    "a fingerprint: what parts of its digest were made from",
+    "a fingerprint: what parts with its digest were made from",
     pa.schema([_column("digest", pa.string(), "SHA-256 of `facts`"), _FACTS]),
     inline=True,
 )
@@ -332,11 +342,11 @@ TABLES: dict[str, Table] = {
 }
 
 PART_TABLES = frozenset(TABLES) - {SLIDES.name, LINEAGE.name, FINGERPRINTS.name, FAILURES.name}
-"""The tables of slides' parts; the others say what there is of them."""
+"""The tables of slides' parts. The others describe the parts."""
 
 
 def to_markdown() -> str:
-    """The reference of all tables, as docs/tables.md holds it."""
+    """Return the reference of all tables, the content of docs/tables.md."""
     lines = [
         "# Tables",
         "",

@@ -1,6 +1,6 @@
-"""Work in threads whose results come in order and a bounded way ahead of who asks for them.
+"""Runs work in threads, with results in order and a limited number of them computed in advance.
 
-For work that releases Python's lock: decoding and resampling pixels do. Processes and machines are the orchestrator's.
+For work that releases the GIL, such as decoding and resampling pixels. Processes and machines belong to the orchestrator.
 """
 
 import os
@@ -19,10 +19,10 @@ DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Generator[R, None, None]:
-    """Yields `work(item)` for each item in order, computed by threads at most two items a thread ahead.
+    """Yield `work(item)` for each item in order, computed by threads up to two items per thread in advance.
 
-    `workers`: threads, one a core and four at most by default. What `work` raises is raised where its result would come;
-    items not yet begun are then left alone, as they are when nobody asks for the rest.
+    `workers` is the number of threads, by default one per core and at most four. An error of `work` is raised where its
+    result would come. Items that were not begun are then dropped, as they are when the consumer stops.
     """
     threads = DEFAULT_WORKERS if workers is None else workers
     pool = ThreadPoolExecutor(threads, thread_name_prefix="stpath")
@@ -39,9 +39,9 @@ def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yields `items`, up to three of them made in advance by one thread, in order.
+    """Yield `items` in order, with up to three of them made in advance by one thread.
 
-    An error of `items` is raised where its item would have come. Leaving the loop early ends the thread after its item.
+    An error of `items` is raised where its item would have come. If the consumer stops early, the thread ends after its item.
     """
     with closing(ahead(lambda _: next(items, _END), repeat(None), workers=1)) as coming:
         for item in coming:

@@ -273,7 +273,7 @@ def test_weights_that_were_damaged_since_they_were_hashed(real: Settings) -> Non
     for _ in range(2):  # it does not come to believe what it found
         check = found(real)["gigapath weights"]
         assert not check.ok
-        assert "no longer what it was" in check.said
+        assert "its content changed" in check.said
         assert "fetch it again" in check.todo
     path.touch()
     assert found(real)["gigapath weights"].ok, "changed on purpose"
@@ -340,8 +340,8 @@ def test_another_embedding_is_not_the_tiles(real: Settings, pair: tuple[Path, Pa
         (torch.load(embedding, weights_only=True) + torch.linspace(0, 0.3, 96), "at most 0.01 are needed"),
         (torch.full((96,), torch.nan), "at most 0.01 are needed"),
         (torch.ones(1536), "has 1536 numbers, the encoder gives 96"),
-        (torch.ones(2, 96), "is no embedding of one tile"),
-        ({"a": 1}, "is no embedding of one tile"),
+        (torch.ones(2, 96), "is not the embedding of one tile"),
+        ({"a": 1}, "is not the embedding of one tile"),
     ]
     for value, said in wrong:
         torch.save(value, embedding)

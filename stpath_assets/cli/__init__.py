@@ -1,7 +1,7 @@
-"""The command line: one file a command, each thin. It resolves settings, calls the domain or Dagster, and prints.
+"""The command line: one thin file per command. It resolves settings, calls the domain or Dagster, and prints.
 
-Errors are one line on stderr with what to do next, exit code 1 (2 for wrong usage), no traceback unless --debug. What a
-command needs is imported inside it: `--help` and `sql` start without torch and dagster.
+An error is one line on stderr with what to do next. The exit code is 1, or 2 for wrong usage. There is no traceback without
+--debug. Each command imports what it needs inside: `--help` and `sql` start without torch and dagster.
 """
 
 import click

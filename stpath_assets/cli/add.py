@@ -1,4 +1,4 @@
-"""`add`: registers scans with what is known of them."""
+"""`add`: registers scans."""
 
 import sys
 from typing import Any
@@ -25,7 +25,7 @@ from stpath_assets.errors import StpathError
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @common
 def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
-    """Register scans with what is known of them. They are read where they are."""
+    """Register scans. They are read in place, never moved."""
     from stpath_assets.features import trident
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry, scale

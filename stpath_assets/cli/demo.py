@@ -1,4 +1,4 @@
-"""`demo`: the whole main job on phantom slides."""
+"""`demo`: runs the whole main job on phantom slides."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`doctor`: checks that everything is there and whole."""
+"""`doctor`: checks that everything is there and intact."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ from stpath_assets.cli.options import common, json_option
 def doctor(
     home: str | None, compare: bool, tile: Path | None, embedding: Path | None, checksums: bool, as_json: bool
 ) -> None:
-    """Check that everything is there and whole, and put dead runs in order; exit code 1 if something is wrong."""
+    """Check that everything is there and intact, and end dead runs; exit code 1 if something is wrong."""
     from stpath_assets.cli.terminal import show_checks
     from stpath_assets.defs.doctor import all_checks
 

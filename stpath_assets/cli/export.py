@@ -1,4 +1,4 @@
-"""`export`: one slide in the form of another tool."""
+"""`export`: writes one slide in another tool's format."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from stpath_assets.cli.options import common
 @click.option("--out", required=True, type=click.Path(dir_okay=False))
 @common
 def export(slide_id: str, home: str | None, form: str, out: str) -> None:
-    """Write a slide's stored prediction (h5ad), or its tiles and features (trident), in another tool's form."""
+    """Write a slide's stored prediction (h5ad), or its tiles and features (trident), in another tool's format."""
     from stpath_assets.exports import write_h5ad, write_trident
     from stpath_assets.prediction import read_prediction
     from stpath_assets.settings import load_settings

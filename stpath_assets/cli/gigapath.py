@@ -27,7 +27,7 @@ def gigapath() -> None:
 @click.option("--detach", is_flag=True, help="Return when it is ready; it is served until the cluster ends.")
 @common
 def serve_encoder(home: str | None, encoder: str, address: str | None, detach: bool, **given: Any) -> None:
-    """Serve the encoder until Ctrl-C, to whoever has the token."""
+    """Serve the encoder until Ctrl-C, to everyone with the token."""
     from stpath_assets.features import EncoderChoice
     from stpath_assets.features.serving import deploy
     from stpath_assets.features.serving.token import require_token
@@ -35,9 +35,7 @@ def serve_encoder(home: str | None, encoder: str, address: str | None, detach: b
 
     settings = load_settings(home)
     if detach and address is None:
-        raise click.UsageError(
-            "--detach needs a cluster that goes on: start one (ray start --head) and give --address auto"
-        )
+        raise click.UsageError("--detach needs a running cluster: start one (ray start --head) and give --address auto")
     token = require_token(settings)
     choice = EncoderChoice.of(encoder, settings)
     asked = deploy.Deployment(

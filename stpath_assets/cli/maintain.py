@@ -1,4 +1,4 @@
-"""`maintain`: merges small parts and removes what nothing names."""
+"""`maintain`: merges small parts and removes unused files."""
 
 import click
 
@@ -8,7 +8,7 @@ from stpath_assets.cli.options import common
 @click.command()
 @common
 def maintain(home: str | None) -> None:
-    """Merge small parts, forget old states of the tables and remove files that nothing names."""
+    """Merge small parts, expire old states of the tables and remove unused files."""
     from datetime import timedelta
 
     from stpath_assets.cli.terminal import progress_bars
@@ -20,6 +20,6 @@ def maintain(home: str | None) -> None:
     with progress_bars() as listen, listening(listen):
         done = maintenance.maintain(Store.of(settings), timedelta(days=settings.snapshot_days))
     click.echo(
-        f"merged {done.merged} files into {done.into}, forgot {done.expired} states older than {settings.snapshot_days:g} days, "
+        f"merged {done.merged} files into {done.into}, expired {done.expired} states older than {settings.snapshot_days:g} days, "
         f"removed {done.removed} files ({done.removed_bytes / 1e6:.1f} MB)"
     )

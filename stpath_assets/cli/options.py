@@ -1,4 +1,4 @@
-"""What commands share: options, errors as one line, notes."""
+"""What commands share: options, one-line errors, and notes."""
 
 import functools
 import sys
@@ -14,7 +14,7 @@ Command = Callable[..., Any]
 
 
 def common(command: Command) -> Command:
-    """--home and --debug, and errors as one line."""
+    """Add --home and --debug, and print errors as one line."""
 
     @click.option("--home", type=click.Path(file_okay=False), help="Data root  [default: $STPATH_HOME]")
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -36,17 +36,17 @@ def common(command: Command) -> Command:
 
 
 def complain(message: str) -> None:
-    """Prints an error, one line on stderr."""
+    """Print an error, one line on stderr."""
     click.echo(f"error: {one_line(message)}", err=True)
 
 
 def note(message: str) -> None:
-    """Prints what the user should know, one line on stderr."""
+    """Print a note for the user, one line on stderr."""
     click.echo(f"note: {one_line(message)}", err=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    # Others, such as a library's deprecations, are for developers.
+    # Other warnings, such as a library's deprecations, are for developers.
     if category is UserWarning:
         note(str(message))
 
@@ -54,7 +54,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 def parse_scale(
     _context: click.Context, _option: click.Parameter, value: str | None
 ) -> float | tuple[float, float] | str | None:
-    """The value of --mpp: a number, two, of x and y, or `file`."""
+    """Return the value of --mpp: a number, two numbers for x and y, or `file`."""
     if value is None or value == "file":
         return value
     try:
@@ -63,20 +63,20 @@ def parse_scale(
             raise ValueError
     except ValueError:
         raise click.BadParameter(
-            f"{value!r} is not a scale; give µm per pixel, or X,Y where pixels are not square; file is the file's own"
+            f"{value!r} is not a scale; give µm per pixel, or X,Y if pixels are not square, or file for the file's own"
         ) from None
     return (x, y[0]) if y else x
 
 
 def mpp_option(from_file: bool) -> Callable[[Command], Command]:
-    """--mpp; with `from_file` the word `file` goes back to the file's own scale."""
+    """Add --mpp. With `from_file`, the word `file` restores the file's own scale."""
     back = "; or file" if from_file else ""
     said = f"µm per pixel at level 0, where the file does not say; X,Y if not square{back}."
     return click.option("--mpp", callback=parse_scale, help=said)
 
 
 def genes_option(**default: Any) -> Callable[[Command], Command]:
-    """--genes, as `panels.read_panel` reads it."""
+    """Add --genes, which `panels.read_panel` reads."""
     said = "Gene symbols, comma-separated, all, a .txt or .json of genes, or top50:PATH."
     return click.option("--genes", help=said, **default)
 

@@ -1,4 +1,4 @@
-"""`predict`: one slide into an .h5ad, no data root needed."""
+"""`predict`: predicts one slide into an .h5ad, without a data root."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stpath_assets.cli.options import common, encoder_option, genes_option, mpp_
 @encoder_option
 @common
 def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: Any, **given: Any) -> None:
-    """Predict one slide into an .h5ad, no data root needed."""
+    """Predict one slide into an .h5ad, without a data root."""
     from stpath_assets.cli.terminal import progress_bars
 
     with progress_bars() as listen:

@@ -10,7 +10,7 @@ from stpath_assets.cli.options import common
 @click.option("--reason")
 @common
 def retire(slide_id: str, home: str | None, reason: str | None) -> None:
-    """Take a slide out of the catalog and of later runs; nothing is deleted."""
+    """Take a slide out of the catalog and of later runs; deletes nothing."""
     from stpath_assets.defs.materialize import sync_partitions
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry

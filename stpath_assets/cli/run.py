@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 @json_option
 @common
 def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
-    """Bring slides up to date, all stages; without SLIDE_ID all that are registered."""
+    """Bring slides up to date, all stages; without SLIDE_ID all registered slides."""
     from stpath_assets.prediction import panels
     from stpath_assets.settings import load_settings
 
-    # Kept with the slides, for later commands that are given in other folders.
+    # Stored with the slides, for later commands in other folders.
     settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder)
     sys.exit(bring_up_to_date(settings, slide_ids, as_json))
 
 
 def bring_up_to_date(settings: "Settings", slide_ids: Sequence[str], as_json: bool = False) -> int:
-    """Runs slides and prints what became of them; returns the exit code."""
+    """Run slides, print the results, and return the exit code."""
     from stpath_assets.cli.terminal import progress_bars, results_table
     from stpath_assets.slides import Registry
     from stpath_assets.storage import Store

@@ -1,4 +1,4 @@
-"""`sql`: asks the catalog, read-only."""
+"""`sql`: queries the catalog, read-only."""
 
 import sys
 
@@ -14,7 +14,7 @@ from stpath_assets.cli.options import common
 @click.option("--attach", is_flag=True, help="Print how to open the lake from DuckDB's shell, Python, R and DBeaver.")
 @common
 def sql(query: str | None, home: str | None, form: str, at: str | None, attach: bool) -> None:
-    """Ask the catalog in SQL, read-only; - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
+    """Query the catalog in SQL, read-only; - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
     stpath_predictions, spot_expression, evaluation_metrics, lineage, stale_slides, ...
     """
     from stpath_assets.catalog import attach_lines

@@ -1,4 +1,4 @@
-"""`status`: how each slide's stages stand."""
+"""`status`: shows the state of each slide's stages."""
 
 import json
 
@@ -11,7 +11,7 @@ from stpath_assets.cli.options import common, json_option
 @json_option
 @common
 def status(home: str | None, as_json: bool) -> None:
-    """Show how each slide's stages stand: current, outdated and by what, failed and why, missing, or nothing to do."""
+    """Show the state of each slide's stages: current, outdated with the reason, failed with the error, missing, or none."""
     from stpath_assets.cli.terminal import status_table
     from stpath_assets.settings import load_settings
     from stpath_assets.stages import Plan, states_of

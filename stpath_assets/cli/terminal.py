@@ -1,4 +1,4 @@
-"""What the command line shows: progress bars, tables, query results. Nothing here decides anything."""
+"""The command line's output: progress bars, tables, query results. Nothing here makes decisions."""
 
 import csv
 import io
@@ -32,11 +32,11 @@ _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "feature
 
 @contextmanager
 def progress_bars() -> Iterator[Listener]:
-    """Bars on stderr where that is a terminal, nothing otherwise; yields a listener for `progress.listening`."""
+    """Show bars on stderr if it is a terminal. Yields a listener for `progress.listening`."""
     if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
-    # A descriptor of its own: Dagster redirects stderr itself while a step runs, to keep its log.
+    # A separate file descriptor, because Dagster redirects stderr while a step runs, to capture its log.
     with os.fdopen(os.dup(2), "w") as terminal:
         bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -54,7 +54,7 @@ def progress_bars() -> Iterator[Listener]:
 
 
 def results_table(rows: list[dict[str, Any]]) -> None:
-    """Prints what a run came to, a line a slide."""
+    """Print the results of a run, one line per slide."""
     table = Table("slide", "tiles", "genes", "mean r", "spots", box=None, header_style="bold")
     for row in rows:
         r = row.get("mean_pearson_r")
@@ -69,7 +69,7 @@ def results_table(rows: list[dict[str, Any]]) -> None:
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:
-    """Prints how each slide's stages stand: a table of one word each, and below it a line for each that is not current."""
+    """Print the state of each slide's stages: a table of one word each, then a line for each stage that is not current."""
     stages = list(_SHORT)
     table = Table("slide", "status", *_SHORT.values(), box=None, header_style="bold")
     for row in rows:
@@ -83,7 +83,7 @@ def status_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _once(said: list[str]) -> list[str]:
-    """Lines without those whose reason an earlier stage of the slide has given."""
+    """Drop lines whose reason was given by an earlier stage of the slide."""
     seen, lines = set[str](), []
     for line in said:
         reason = line.split(": ", 1)[1]
@@ -94,7 +94,7 @@ def _once(said: list[str]) -> list[str]:
 
 
 def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
-    """Prints checks, a line each as they are done or as one JSON array; whether all are well."""
+    """Print checks, one line each as they are done or one JSON array, and return whether all passed."""
     done = []
     for check in checks:
         done.append(check)
@@ -110,7 +110,7 @@ def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
 
 
 def print_result(result: "Result", form: str) -> None:
-    """Prints a query's result as it comes: `table`, `csv`, `json` (one array) or `parquet` (bytes)."""
+    """Print a query's result as it comes: `table`, `csv`, `json` (one array) or `parquet` (bytes)."""
     if form == "parquet":
         _print_parquet(result)
     elif form == "csv":
@@ -135,7 +135,7 @@ def print_result(result: "Result", form: str) -> None:
 
 
 def _rows(batch: "pa.RecordBatch") -> list[tuple[Any, ...]]:
-    """The rows of a batch as Python values; whole numbers that Arrow holds as decimals are whole numbers again."""
+    """Return the rows of a batch as Python values. Whole numbers that Arrow holds as decimals become integers again."""
     columns = [c.to_pylist() for c in batch.columns]
     for i, field in enumerate(batch.schema):
         if str(field.type).startswith("decimal") and field.type.scale == 0:
@@ -162,7 +162,7 @@ def _print_parquet(result: "Result") -> None:
 
 
 def _print_table(result: "Result") -> None:
-    """The first rows in columns; wide results are cut in the middle by the terminal's width, as DuckDB's own shell does."""
+    """Print the first rows in columns. Wide results are cut in the middle to the terminal's width, as in DuckDB's shell."""
     import duckdb
     import pyarrow as pa
 
@@ -182,13 +182,13 @@ def _print_table(result: "Result") -> None:
 
 
 def say_what_next(home: Path, held_out: list[str]) -> None:
-    """Prints where the demo's results are and what to try on them."""
+    """Print where the demo's results are, and what to try next."""
     slide = held_out[0]
-    # As it was called: without an activated environment the bare name would not be found.
+    # As it was called: without an activated environment, the bare name would not be found.
     program = "stpath-assets" if shutil.which("stpath-assets") else os.path.relpath(sys.argv[0])
     print(
         f"""
-Phantoms, simulated counts and demo weights: no patient, no biology. The weights were learnt on phantom_A alone;
+Phantoms, simulated counts and demo weights: no patient, no biology. The weights were trained on phantom_A only;
 {slide} is held out.
 
 figures   {home / "figures"}

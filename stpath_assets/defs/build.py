@@ -1,4 +1,4 @@
-"""Puts the Dagster code location together."""
+"""Assembles the Dagster code location."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from stpath_assets.defs.assets import catalog, evaluation, features, prediction,
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
-    """The code location; `overrides` are arguments of `dagster.Definitions` that take the place of ours."""
+    """Return the code location. `overrides` are arguments of `dagster.Definitions` that replace ours."""
     parts: dict[str, Any] = {
         "assets": dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
         "jobs": [jobs.main, jobs.count_catalog, jobs.maintain],
@@ -23,5 +23,5 @@ def build_defs(**overrides: Any) -> dg.Definitions:
 
 @lru_cache(maxsize=1)
 def code_location() -> dg.Definitions:
-    """The code location as it is served and run, put together once a process."""
+    """Return the code location as it is served and run. It is assembled once per process."""
     return build_defs()

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Dagster's records, and puts in order: dead runs, and pool slots held by dead runs."""
+"""Doctor's check of Dagster's records. It ends dead runs and frees the pool slots that they hold."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import dagster as dg
 
 from stpath_assets.defs.materialize import instance, release_dead
 from stpath_assets.doctor import Check, checks, compare_with_published
-from stpath_assets.errors import StpathError
+from stpath_assets.errors import StpathError, describe
 from stpath_assets.settings import Settings, load_settings
 
 _NAME = "dagster"
@@ -17,7 +17,7 @@ _UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.Dags
 def all_checks(
     home: str | None, checksums: bool = True, tile: Path | None = None, embedding: Path | None = None
 ) -> Iterator[Check]:
-    """Every check, Dagster's included, one after the other as they are done."""
+    """Yield every check, including Dagster's, as each is done."""
 
     try:
         settings = load_settings(home)
@@ -32,7 +32,7 @@ def all_checks(
 
 
 def records(settings: Settings) -> Check:
-    """Whether the records open; ends dead runs and frees slots of runs that are over, and says which."""
+    """Check that the records open. Ends dead runs, frees slots of finished runs, and names them."""
     if not (settings.home / "dagster").exists():
         return Check(_NAME, True, "no records yet")
     try:
@@ -40,8 +40,8 @@ def records(settings: Settings) -> Check:
             dead = release_dead(opened)
             freed = release_slots(opened)
             runs, busy = opened.get_runs_count(), opened.get_runs_count(dg.RunsFilter(statuses=_UNDER_WAY))
-    except Exception as e:  # Dagster's own types, YAML's, the database's: to an operator all say the same
-        said = f"cannot be opened ({type(e).__name__}: {' '.join(str(e).split())[:200]})"
+    except Exception as e:  # Dagster's own types, YAML's, the database's; for an operator they mean the same
+        said = f"cannot be opened ({describe(e)})"
         return Check(_NAME, False, said, f"check {settings.home / 'dagster'}: dagster.yaml, and the disk")
     said = f"{runs} runs on record, {busy} under way"
     if dead:
@@ -52,7 +52,7 @@ def records(settings: Settings) -> Check:
 
 
 def release_slots(opened: dg.DagsterInstance) -> list[str]:
-    """Gives back the pool slots that are held, or waited for, by runs that are over or deleted; returns those runs' ids."""
+    """Free the pool slots held or waited for by finished or deleted runs. Returns the ids of those runs."""
     storage = opened.event_log_storage
     released = []
     for pool in storage.get_concurrency_keys():

@@ -1,4 +1,4 @@
-"""The jobs: `main` brings one slide up to date, `count_catalog` counts what there is, `maintain` tidies the lake."""
+"""The jobs: `main` brings one slide up to date, `count_catalog` counts rows, `maintain` tidies the lake."""
 
 import warnings
 from datetime import timedelta
@@ -9,7 +9,7 @@ from stpath_assets.defs.assets.spec import one_line_failures
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store, maintenance
 
-# A job of stages that are filled in batches of different sizes is filled slide by slide: so it is meant (`assets.batches`).
+# Dagster warns that stages with different batch sizes share a job, which then backfills slide by slide. That is intended.
 warnings.filterwarnings("ignore", message="Asset job main materializes assets with varying BackfillPolicies")
 
 main = dg.define_asset_job(
@@ -27,7 +27,7 @@ count_catalog = dg.define_asset_job(
 
 @dg.op
 def maintain_lake(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
-    """Merges small parts, forgets old snapshots and removes files that nothing names."""
+    """Merge small parts, expire old snapshots and remove unused files."""
     with one_line_failures():
         done = maintenance.maintain(Store.of(settings), timedelta(days=settings.snapshot_days))
     context.add_output_metadata(done.__dict__)
@@ -37,7 +37,7 @@ def maintain_lake(context: dg.OpExecutionContext, settings: dg.ResourceParam[Set
     description="Merges small parts, forgets snapshots older than `snapshot_days` and removes files that nothing names."
 )
 def maintain() -> None:
-    """As `stpath-assets maintain`."""
+    """Run `stpath-assets maintain`."""
     maintain_lake()
 
 

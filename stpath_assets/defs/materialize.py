@@ -1,6 +1,6 @@
-"""Materializes slides through Dagster from the command line, into the instance that the UI shows.
+"""Materializes slides through Dagster from the command line, in the instance that the UI shows.
 
-One run a slide, in this process: a model is loaded once for all of them, and one bad slide fails its own run alone.
+There is one run per slide, all in this process. A model is loaded once for all of them, and a bad slide fails only its own run.
 """
 
 import os
@@ -17,7 +17,7 @@ import psutil
 from sqlalchemy.exc import DBAPIError
 
 from stpath_assets.defs.partitions import sync
-from stpath_assets.errors import StorageError
+from stpath_assets.errors import StorageError, one_line
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
@@ -28,7 +28,7 @@ _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a slide's run ended: one-line reasons of the steps that failed, none if it went well, and what to tell the user."""
+    """How a slide's run ended: a one-line reason for each failed step, empty on success, and notes for the user."""
 
     slide_id: str
     errors: tuple[str, ...]
@@ -37,7 +37,7 @@ class Outcome:
 
 @contextmanager
 def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of a data root; its configuration is put there the first time."""
+    """Return the Dagster instance of a data root. The first call creates its configuration."""
     home = settings.home / "dagster"
     if not (home / "dagster.yaml").exists():
         with atomic_file(home / "dagster.yaml") as draft:
@@ -57,13 +57,13 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 
 
 def sync_partitions(settings: Settings) -> list[str]:
-    """Makes the partitions that the UI shows the live slides; returns their ids."""
+    """Make the partitions in the UI equal to the live slides, and return their ids."""
     with instance(settings) as opened:
         return sync(opened, Registry(Store.of(settings)))
 
 
 def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[Outcome]:
-    """Runs job `main` for each slide and then `count_catalog`; failures are values, and the other slides go on."""
+    """Run job `main` for each slide, then `count_catalog`. Failures are returned as values, and the other slides go on."""
     from stpath_assets.defs.build import code_location
 
     defs, outcomes = code_location(), []
@@ -89,9 +89,9 @@ def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[Outcome]:
 
 
 def release_dead(opened: dg.DagsterInstance) -> list[str]:
-    """Ends the runs of this host whose process is gone, and gives back the pool slots they held; returns their ids.
+    """End this host's runs whose process is gone, and free their pool slots. Returns their ids.
 
-    A run that was killed cannot do so itself, and the next one would wait for its slot for ever.
+    A killed run cannot do so itself, and the next run would wait for its slot for ever.
     """
     released = []
     for run in opened.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
@@ -108,13 +108,13 @@ def _this_process() -> str:
 
 
 def _is_dead(process: str) -> bool:
-    """Whether a process of this host is gone; of another host's, nobody here can tell."""
+    """Return whether a process of this host is gone. Another host's process cannot be checked."""
     host, _, rest = process.partition("/")
     if host != socket.gethostname():
         return False
     pid, _, created = rest.partition("/")
     try:
-        # A process id is used again; the time of creation is not.
+        # Process ids are reused; the creation time tells processes apart.
         return f"{psutil.Process(int(pid)).create_time():.0f}" != created
     except psutil.NoSuchProcess:
         return True
@@ -124,13 +124,13 @@ def _run_config(settings: Settings) -> dict[str, Any]:
     chosen = {"home": str(settings.home), **settings.asked}
     return {
         "resources": {"settings": {"config": chosen}},
-        # Events are stored all the same; on a terminal the command says what matters itself.
+        # Events are stored anyway; on a terminal, the command itself prints what matters.
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
     }
 
 
 def _notes(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """What the assets that were computed anew say of the slide, a line each."""
+    """Yield the notes of the assets that were computed in a run, one line each."""
     for event in ran.all_events:
         if event.is_step_materialization:
             metadata = event.step_materialization_data.materialization.metadata
@@ -139,7 +139,7 @@ def _notes(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
 
 
 def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """One line for each step that failed by itself: the message meant for the user, or what broke and where."""
+    """Yield one line for each step that failed by itself: the message for the user, or the exception and where it came from."""
     for event in ran.all_events:
         if not event.is_step_failure:
             continue
@@ -151,7 +151,7 @@ def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
             while root.cause:
                 root = root.cause
             if "ExecutionInterrupted" in f"{data.error.to_string()}":
-                # Dagster records an interrupt as a failure of the step, below whatever was under way. To the user it is the end,
-                # not a bad slide.
+                # Dagster records an interrupt as a failure of the current step, with the interrupt as its cause. For the user
+                # it is the end of the run, not a bad slide.
                 raise KeyboardInterrupt
-            yield f"{event.step_key}: {' '.join(root.message.split())} (a bug; the traceback is in run {ran.run_id})"
+            yield f"{event.step_key}: {one_line(root.message)} (a bug; the traceback is in run {ran.run_id})"

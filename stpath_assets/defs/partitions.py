@@ -1,4 +1,4 @@
-"""One dynamic partition a slide, never a tile. Dagster checks no key: ours are checked by the registry."""
+"""One dynamic partition per slide, never per tile. Dagster accepts any key; the registry checks ours."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ SLIDES = dg.DynamicPartitionsDefinition(name="slides")
 
 
 def sync(instance: dg.DagsterInstance, registry: Registry) -> list[str]:
-    """Makes the partitions the live slides, and returns their ids, sorted."""
+    """Make the partitions equal to the live slides, and return their ids, sorted."""
     live = [row.slide_id for row in registry.live()]
     known = set(instance.get_dynamic_partitions(str(SLIDES.name)))
     instance.add_dynamic_partitions(str(SLIDES.name), [s for s in live if s not in known])

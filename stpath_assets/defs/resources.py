@@ -1,4 +1,4 @@
-"""Typed configuration that hands back plain domain objects: assets never see a wrapper."""
+"""Typed configuration that returns plain domain objects, so that assets never see a wrapper."""
 
 import dagster as dg
 from pydantic import Field
@@ -8,8 +8,8 @@ from stpath_assets.settings import Settings, load_settings
 
 
 class SettingsConfig(dg.Config):
-    """What a run may set of the settings; what is left empty comes from the environment, the root's settings.toml
-    and the slide's last run. What is set is kept with the slide.
+    """Settings that a run may override. Empty fields come from the environment, the root's settings.toml and the slide's last
+    run. Given values are stored with the slide.
     """
 
     home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default place")
@@ -19,7 +19,7 @@ class SettingsConfig(dg.Config):
 
 @dg.resource(config_schema=SettingsConfig.to_config_schema(), description="The settings of the data root.")
 def settings(context: dg.InitResourceContext) -> Settings:
-    """Reads the settings; a wrong one fails the step with one line."""
+    """Read the settings. A wrong setting fails the step with one line."""
     config = SettingsConfig(**context.resource_config)
     try:
         return load_settings(config.home, encoder=config.encoder, genes=config.genes)

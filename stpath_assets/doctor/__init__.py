@@ -1,7 +1,7 @@
-"""What an operator wants to know before a night's run: is everything there, whole, and what is to be done where it is not.
+"""Checks for operators before a long run: is everything there and intact, and what to do if not.
 
-A check is a value, never an exception. Checks of the data root are in `root`, of weights, devices and servers in `models`;
-those that ask Dagster are in `stpath_assets.defs.doctor`.
+A check returns a value and never raises. Checks of the data root are in `root`, those of weights, devices and servers in
+`models`. Those that need Dagster are in `stpath_assets.defs.doctor`.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ __all__ = ["Check", "checks", "compare_with_published"]
 
 
 def checks(settings: Settings, checksums: bool = True) -> Iterator[Check]:
-    """All checks but Dagster's, one after the other: some take seconds. Nothing is fetched from the network.
+    """Yield all checks except Dagster's as each is done, because some take seconds. Nothing is downloaded.
 
-    Without `checksums` the tables' files and the weights are looked for, but not read.
+    Without `checksums`, the existence of the tables' files and the weights is checked, but not their content.
     """
     store = Store.of(settings)
     first = data_root(store.place)

@@ -1,16 +1,16 @@
-"""The outcome of one check."""
+"""The result of one check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stpath_assets.errors import StpathError
+from stpath_assets.errors import StpathError, one_line
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, whether it is as it should be, what was found, and what to do.
+    """A check: its name, whether it passed, what was found, and what to do.
 
-    Something to do where all is well is advice. Each of the texts is one line.
+    If it passed, `todo` is advice. Each text is one line.
     """
 
     name: str
@@ -20,8 +20,8 @@ class Check:
 
 
 def attempt(name: str, look: Callable[[], str]) -> Check:
-    """The check that passes with what `look` says, or fails with the error that it raises; that says what to do itself."""
+    """Return a check that passes with the result of `look`, or fails with its error, which says what to do."""
     try:
         return Check(name, True, look())
     except StpathError as e:
-        return Check(name, False, " ".join(str(e).split()))
+        return Check(name, False, one_line(str(e)))

@@ -1,4 +1,4 @@
-"""Checks of what computes: readers of scans, the device, weights and vocabulary, the encoder on a cluster."""
+"""Checks of what computes: scan readers, the device, weights and vocabulary, and the served encoder."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from stpath_assets import weights
 from stpath_assets.doctor.check import Check, attempt
-from stpath_assets.errors import FeatureError, StpathError
+from stpath_assets.errors import FeatureError, StpathError, describe
 from stpath_assets.features import EncoderChoice
 from stpath_assets.prediction import ModelChoice
 from stpath_assets.settings import Settings
@@ -20,24 +20,24 @@ from stpath_assets.weights import hashes
 READERS = {"tiffslide": "tiffslide", "openslide": "openslide-python"}
 
 TOLERANCES = {"float32": (0.9999, 0.01), "bfloat16": (0.999, 0.05), "float16": (0.999, 0.05)}
-"""Least cosine similarity and largest difference of a number from the published embedding, by precision: 0.01 is what the
-model's own card allows.
+"""Minimum cosine similarity and maximum difference from the published embedding, by precision. 0.01 is the tolerance of the
+model card.
 """
 
 
 def readers() -> Iterator[Check]:
-    """Whether the libraries that read scans can be loaded."""
+    """Check that the libraries that read scans can be loaded."""
     for module, package in READERS.items():
         try:
             importlib.import_module(module)
             yield Check(f"reader {module}", True, version(package))
         except (ImportError, OSError, PackageNotFoundError) as e:
-            said = f"cannot be loaded ({type(e).__name__}: {' '.join(str(e).split())[:100]})"
+            said = f"cannot be loaded ({describe(e)})"
             yield Check(f"reader {module}", False, said, f"install it again: pip install {package}")
 
 
 def device(settings: Settings) -> Check:
-    """What would compute, and in which precision."""
+    """Show the device and precision that a run would use."""
 
     def look() -> str:
         shown = name = weights.choose_device(settings.device)
@@ -52,7 +52,7 @@ def device(settings: Settings) -> Check:
 
 
 def weights_files(settings: Settings, checksums: bool = True) -> Iterator[Check]:
-    """Whether the weights are there and, with `checksums`, are what they were when they were last hashed."""
+    """Check that the weights exist and, with `checksums`, have the SHA-256 that was computed before."""
     if settings.encoder == "demo":
         yield Check("gigapath weights", True, "not needed: the encoder is demo")
     else:
@@ -72,15 +72,15 @@ def _file(name: str, local: Path | None, published: weights.HubFile, checksums: 
         return Check(name, False, str(e))
     if known not in (None, sha256):
         said = (
-            f"{path}: its content is no longer what it was (SHA-256 {sha256[:12]}…, was {str(known)[:12]}…), "
-            "though its size and time are"
+            f"{path}: its content changed (SHA-256 {sha256[:12]}…, was {str(known)[:12]}…), "
+            "but its size and time did not"
         )
         return Check(name, False, said, "the disk has damaged it: fetch it again; if you changed it yourself, touch it")
     return Check(name, True, f"{path}, SHA-256 {sha256[:12]}…{'' if known is None else ', as before'}")
 
 
 def vocabulary(settings: Settings, checksums: bool = True) -> Check:
-    """Whether STPath's vocabulary can be read and, with `checksums`, its checkpoint, too, and the two belong together."""
+    """Check that STPath's vocabulary can be read and, with `checksums`, that it fits the checkpoint."""
     chosen = ModelChoice.for_encoder(settings.encoder, settings)
 
     def look() -> str:
@@ -93,7 +93,7 @@ def vocabulary(settings: Settings, checksums: bool = True) -> Check:
 
 
 def server(settings: Settings) -> Check:
-    """Whether the served encoder answers and is the one that a step would ask for, where one is set."""
+    """Check that the served encoder, if one is set, answers and is the one that a step would expect."""
     if settings.encoder_url is None:
         return Check("served encoder", True, "not used: STPATH_ENCODER_URL is not set")
 
@@ -107,9 +107,9 @@ def server(settings: Settings) -> Check:
 
 
 def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> Check:
-    """Embeds a tile by GigaPath and compares with its published embedding: the same numbers, to the tolerance of the precision.
+    """Embed a tile with GigaPath and compare with its published embedding, within the tolerance of the precision.
 
-    The tile goes through GigaPath's own transform: scaled to 256 px, the 224 in the middle.
+    The tile goes through GigaPath's own transform: resized to 256 px, cropped to the middle 224.
     """
 
     def look() -> str:
@@ -123,7 +123,7 @@ def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> C
         difference = float(np.abs(found - expected).max())
         least, most = TOLERANCES[choice.used_precision()]
         said = f"{tile.name}: cosine similarity {cosine:.6f}, largest difference {difference:.2g} ({choice.used_precision()})"
-        # Written so that NaN fails.
+        # Written so that NaN fails the check.
         if not (cosine >= least and difference <= most):
             raise FeatureError(
                 f"{said}; at least {least} and at most {most} are needed: check that the pair belongs together and the weights "
@@ -135,7 +135,7 @@ def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> C
 
 
 def read_tile(path: Path) -> npt.NDArray[np.uint8]:
-    """A picture as GigaPath's own transform shows it to the encoder, (224, 224, 3) uint8 RGB."""
+    """Return a picture as GigaPath's own transform shows it to the encoder, (224, 224, 3) uint8 RGB."""
     from PIL import Image
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
@@ -148,7 +148,7 @@ def read_tile(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_embedding(path: Path) -> npt.NDArray[np.float64]:
-    """An embedding of one tile, (D,) float64, from a file of `torch.save`; one leading axis of 1 is taken as well."""
+    """Return the embedding of one tile, (D,) float64, from a `torch.save` file. Accepts a leading axis of 1."""
     import torch
 
     try:
@@ -156,5 +156,5 @@ def read_embedding(path: Path) -> npt.NDArray[np.float64]:
     except Exception as e:  # unpicklers of damaged files raise anything
         raise FeatureError(f"{path}: cannot be read as a tensor ({type(e).__name__}); give the published .pt") from e
     if not isinstance(value, torch.Tensor) or value.numel() != value.shape[-1:].numel() or value.numel() == 0:
-        raise FeatureError(f"{path}: is no embedding of one tile; give the published .pt")
+        raise FeatureError(f"{path}: is not the embedding of one tile; give the published .pt")
     return np.asarray(value.detach().double().reshape(-1))

@@ -1,4 +1,4 @@
-"""Checks of a data root: room and rights, whole tables, and what killed runs left behind."""
+"""Checks of a data root: disk space and permissions, intact tables, and leftovers of killed runs."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stpath_assets.doctor.check import Check, attempt
-from stpath_assets.errors import StorageError, StpathError
+from stpath_assets.errors import StorageError, StpathError, one_line
 from stpath_assets.features.parts import UNFINISHED
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
@@ -23,14 +23,14 @@ from stpath_assets.storage.part import Part
 from stpath_assets.tables import PART_TABLES, TABLES
 
 LEAST_FREE = 10**9
-"""Bytes of free disk below which a run is likely to fail: a slide of all genes is about a tenth of that."""
+"""Bytes of free disk below which a run is likely to fail. A slide with all genes takes about a tenth of that."""
 
 OLD_S = 24 * 3600.0
-"""Age from which on a file that is being written is taken for one of a dead writer, where that cannot be asked."""
+"""Age from which a draft counts as left by a dead writer, if the writer cannot be checked."""
 
 
 def data_root(home: Home) -> Check:
-    """Whether the root is there and files can be written, and how much room there is."""
+    """Check that the root exists and is writable, and how much space is free."""
     root = home.root
     if not root.is_dir():
         said = f"{root}: no such data root"
@@ -49,7 +49,7 @@ def data_root(home: Home) -> Check:
 
 
 def lake(store: Store) -> Check:
-    """Whether the lake's metadata opens, is whole and is of this version."""
+    """Check that the lake's metadata opens, is intact, and has this version."""
 
     def look() -> str:
         store.open()
@@ -71,12 +71,12 @@ def _check_sqlite(path: Path) -> None:
         found = [str(e)]
     if found != ["ok"]:
         raise StorageError(
-            f"{path}: is damaged ({' '.join(found[0].split())[:120]}); restore it from a backup (docs/operations.md)"
+            f"{path}: is damaged ({one_line(found[0])[:120]}); restore it from a backup (docs/operations.md)"
         )
 
 
 def tables(store: Store, checksums: bool = True) -> Check:
-    """Whether every registered part is there in its size and, with `checksums`, byte by byte what was written."""
+    """Check that every registered part exists with its size and, with `checksums`, its SHA-256."""
     try:
         parts = [p for p in store.parts() if p.file is not None]
     except StpathError as e:
@@ -114,7 +114,7 @@ def _wrong(store: Store, part: Part, checksums: bool) -> str | None:
 
 
 def counts(store: Store) -> Check:
-    """Whether the tables hold, of each slide, just the rows that were registered: none twice, none lost."""
+    """Check that the tables hold exactly the registered rows of each slide: none twice, none lost."""
     try:
         expected = {(p.table, p.slide_id): p.row_count for p in store.parts()}
         found: dict[tuple[str, str], tuple[int, int]] = {}
@@ -140,7 +140,7 @@ def counts(store: Store) -> Check:
 
 
 def unknown_files(store: Store) -> Check:
-    """Files among the tables that the lake does not name: of killed runs, or put there by hand. Nothing reads them."""
+    """Report files among the tables that the lake does not know, left by killed runs or put there by hand. Nothing reads them."""
     try:
         found = list(maintenance.unknown(store))
     except StpathError as e:
@@ -154,7 +154,7 @@ def unknown_files(store: Store) -> Check:
 
 
 def scans(store: Store) -> Check:
-    """Whether every live slide's scan is where it was registered, and of the size that it had."""
+    """Check that every live slide's scan exists at its path, with its registered size."""
     try:
         found = [(r.slide_id, r.trouble()) for r in Registry(store).live()]
     except StpathError as e:
@@ -168,7 +168,7 @@ def scans(store: Store) -> Check:
 
 
 def up_to_date(store: Store, settings: Settings) -> Check:
-    """How many slides have a stage that would be made anew."""
+    """Count the slides with an outdated stage."""
     try:
         states = {row.slide_id: stages for row, stages in states_of(store, Plan(settings))}
     except StpathError as e:
@@ -188,7 +188,7 @@ def up_to_date(store: Store, settings: Settings) -> Check:
 
 
 def leftovers(home: Path) -> Check:
-    """Files of writers that were killed: nothing reads them, but they take room."""
+    """Report temporary files of killed writers. Nothing reads them, but they take space."""
     dead = [p for p in _drafts(home) if _is_dead(p)]
     if not dead:
         return Check("leftovers", True, "none")
@@ -201,7 +201,7 @@ def leftovers(home: Path) -> Check:
 
 
 def unfinished(store: Store) -> Check:
-    """Pieces of features of runs that were killed: taken up by the next run, or of slides that no run will come to."""
+    """Report pieces of features of killed runs. The next run of the slide uses them; those of removed slides are unused."""
     home = store.home
     try:
         live = {row.slide_id for row in Registry(store).live()}
@@ -219,7 +219,7 @@ def unfinished(store: Store) -> Check:
 
 
 def _drafts(home: Path) -> Iterator[Path]:
-    """Files that `storage.atomic_file` is writing or has left, among what is ours alone."""
+    """Yield drafts of `storage.atomic_file`, in folders that only we write."""
     for folder, folders, files in os.walk(home):
         if folder == str(home):
             folders[:] = [f for f in folders if f not in ("inbox", "dagster")]
@@ -227,7 +227,7 @@ def _drafts(home: Path) -> Iterator[Path]:
 
 
 def _is_dead(draft: Path) -> bool:
-    """Whether its writer, named in it, is gone; of another host's only its age tells."""
+    """Return whether a draft's writer, named in it, is gone. For another host, only the age tells."""
     try:
         gone = writer_is_gone(draft)
         return time.time() - draft.stat().st_mtime > OLD_S if gone is None else gone

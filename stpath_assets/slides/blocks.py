@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stpath_assets.errors import describe
+
 CACHE_BYTES = 256 * 2**20
 """Maximum bytes of cached blocks of a scan: three rows of 256 px blocks that are 100,000 px wide."""
 
@@ -174,7 +176,7 @@ class BlockLevel:
             if block.shape[0] < wanted[0] or block.shape[1] < wanted[1] or block.shape[2:] != (3,):
                 raise ValueError(f"holds {block.shape[1]} by {block.shape[0]} pixels, not {wanted[1]} by {wanted[0]}")
         except Exception as e:  # codecs raise types of their own
-            raise BlockError(left, top, f"{type(e).__name__}: {' '.join(str(e).split())[:120]}") from e
+            raise BlockError(left, top, describe(e)) from e
         return block
 
     def _pixels(self, data: bytes, index: int, wanted: tuple[int, int]) -> Block:

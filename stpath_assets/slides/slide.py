@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets.errors import SlideError
+from stpath_assets.errors import SlideError, describe
 from stpath_assets.slides import scale
 from stpath_assets.slides.formats import Backend, open_backend
 from stpath_assets.slides.resampling import shrink
@@ -81,7 +81,7 @@ class Slide:
             pixels = self._open_backend.read_level(level, x, y, width, height)
         except Exception as e:  # codecs raise types of their own; every one means the same to the user
             downsample = self.level_downsamples[level]
-            said = " ".join(f"{type(e).__name__}: {e}".split())[:160]
+            said = describe(e)
             why = "the file is damaged" if self._open_backend.files else "the file is damaged or cannot be reached"
             raise SlideError(
                 f"{self.name}: level {level} cannot be read at x={math.ceil(x * downsample)}, y={math.ceil(y * downsample)} "

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import fsspec
 
-from stpath_assets.errors import SlideError, one_line
+from stpath_assets.errors import SlideError, describe, one_line
 from stpath_assets.storage import atomic_file, fingerprint
 
 _URL = re.compile(r"[A-Za-z][\w+.:-]*://")
@@ -100,7 +100,7 @@ class Source:
         try:
             return self.path.open("rb") if not self.is_remote else self._fs.open(self._fs_path, "rb")
         except OSError as e:
-            raise SlideError(f"{self.name}: cannot be read ({e.strerror or _said(e)}); check its permissions") from e
+            raise SlideError(f"{self.name}: cannot be read ({e.strerror or describe(e)}); check its permissions") from e
 
     def head(self, n: int = 1024) -> bytes:
         """Return the first bytes, at most n."""
@@ -149,7 +149,7 @@ class Source:
                 with atomic_file(copy) as draft:
                     self._fs.get_file(self._fs_path, str(draft))
             except Exception as e:
-                raise SlideError(f"{self.name}: cannot be downloaded from {self.uri} ({_said(e)}); try again") from e
+                raise SlideError(f"{self.name}: cannot be downloaded from {self.uri} ({describe(e)}); try again") from e
         return copy
 
     def _chunks(self, n: int) -> Iterator[bytes]:
@@ -162,7 +162,7 @@ class Source:
             raise
         except Exception as e:
             raise SlideError(
-                f"{self.uri}: cannot be read ({_said(e)}); check that it can be reached, and try again"
+                f"{self.uri}: cannot be read ({describe(e)}); check that it can be reached, and try again"
             ) from e
 
     @cached_property
@@ -174,16 +174,18 @@ class Source:
         except FileNotFoundError as e:
             raise SlideError(f"{self.uri}: no such file; check the URL") from e
         except Exception as e:  # network and credentials: each file system has its own errors
-            raise SlideError(f"{self.uri}: cannot be reached ({_said(e)}); check the URL and your credentials") from e
+            raise SlideError(
+                f"{self.uri}: cannot be reached ({describe(e)}); check the URL and your credentials"
+            ) from e
 
     @cached_property
     def _resolved(self) -> tuple[Any, str]:
         try:
             return fsspec.core.url_to_fs(self.uri)
         except ImportError as e:
-            raise SlideError(f"{self.uri}: {_said(e)}; install it: pip install 'stpath-assets[remote]'") from e
+            raise SlideError(f"{self.uri}: {describe(e)}; install it: pip install 'stpath-assets[remote]'") from e
         except ValueError as e:
-            raise SlideError(f"{self.uri}: is not a supported URL ({_said(e)}); use s3://, gs:// or https://") from e
+            raise SlideError(f"{self.uri}: is not a supported URL ({describe(e)}); use s3://, gs:// or https://") from e
 
     @property
     def _fs(self) -> Any:
@@ -192,7 +194,3 @@ class Source:
     @property
     def _fs_path(self) -> str:
         return self._resolved[1]
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -1,11 +1,11 @@
-"""The graph of stages: the only place that says what is up to date.
+"""The graph of stages: the only place that decides what is up to date.
 
     plan = Plan(settings)
     plan.expected("stpath_predictions", row)      the fingerprint that the part would have now
     states_of(store, plan)                        the state of every stage of every slide, and why
 
-Storing, `status`, `doctor`, Dagster and the view `stale_slides` all ask here. `plan` holds the graph, `states` compares it with
-what is stored, `working` holds a slide while a stage is computed, `ready` looks at weights and genes before a run.
+Storing, `status`, `doctor`, Dagster and the view `stale_slides` all use it. `plan` holds the graph, `states` compares it with the
+stored parts, `working` locks a slide while a stage is computed, `ready` checks weights and genes before a run.
 """
 
 from stpath_assets.stages.plan import STAGES, Plan, Stage

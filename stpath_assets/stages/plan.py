@@ -1,7 +1,7 @@
 """The graph of stages, and what a slide's part of each would be made from now.
 
-How a stage computes is its own folder's business. Each folder offers the function that extends the fingerprint of its parent;
-the same function is used when a part is stored.
+Computing a stage belongs in its own folder. Each folder offers the function that extends the fingerprint of its parent stage,
+and uses the same function to store a part.
 """
 
 import json
@@ -39,10 +39,10 @@ Expected = Callable[["Plan", Registered], "Fingerprint | None"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, which has the name of its asset and first table.
+    """A stage, named like its asset and first table.
 
-    `expected` gives the fingerprint that a slide's part would have now, or None where there is nothing to do; it raises
-    `StpathError` where that cannot be told, such as without weights.
+    `expected` returns the fingerprint that a slide's part would have now, or None if there is nothing to do. It raises
+    `StpathError` if that cannot be determined, for example without weights.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Stage:
 
 
 class Plan:
-    """What slides would be made from now, under some settings. Fetches nothing from the network: weights that are not on
-    this machine are an error. Made anew for each command or run, it asks each file once.
+    """What slides would be made from now, with some settings. Uses no network: weights that are not on this machine are an
+    error. Each command or run makes its own plan, which reads each file once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,9 +72,9 @@ class Plan:
         self._tiles: dict[tuple[str | None, str | None], TileParameters] = {}
 
     def expected(self, stage: str, row: Registered) -> Fingerprint | None:
-        """The fingerprint that a slide's part of a stage would have now; None where there is nothing to do.
+        """Return the fingerprint that a slide's part of a stage would have now, or None if there is nothing to do.
 
-        Raises `StpathError` where that cannot be told.
+        Raises `StpathError` if that cannot be determined.
         """
         if row is not self._row:  # a stage asks for its parents; no other slide's are needed again
             self._row, self._done = row, {}
@@ -83,34 +83,34 @@ class Plan:
         return _raised(self._done[stage])
 
     def require(self, stage: str, row: Registered) -> Fingerprint:
-        """As `expected`, of a stage that every slide has."""
+        """Return `expected` for a stage that every slide has."""
         found = self.expected(stage, row)
         assert found is not None
         return found
 
     def settings_of(self, row: Registered) -> Settings:
-        """The settings that hold for a slide."""
+        """Return the settings of a slide."""
         key = (row.asked_encoder, row.asked_genes)
         if key not in self._settings:
             self._settings[key] = self.settings.for_slide(*key)
         return self._settings[key]
 
     def tiles_of(self, row: Registered) -> TileParameters:
-        """What the grid of a slide would depend on beside the scan."""
+        """Return what the grid of a slide would depend on besides the scan."""
         key = (row.asked_encoder, row.asked_genes)
         if key not in self._tiles:
             self._tiles[key] = TileParameters.of(self.settings_of(row))
         return self._tiles[key]
 
     def encoder_facts(self, row: Registered) -> dict[str, str]:
-        """What features of a slide's tiles would depend on beside the pixels."""
+        """Return what features of a slide's tiles would depend on besides the pixels."""
         settings = self.settings_of(row)
         if settings.encoder not in self._encoders:
             self._encoders[settings.encoder] = _outcome(lambda: self._facts(settings))
         return _raised(self._encoders[settings.encoder])
 
     def model(self, row: Registered) -> tuple[dict[str, str], list[str] | None]:
-        """What a slide's predictions would depend on of the model, and the panel, None for all genes."""
+        """Return the model of a slide's predictions, and the panel, None for all genes."""
         settings = self.settings_of(row)
         key = (settings.encoder, settings.genes)
         if key not in self._models:
@@ -153,7 +153,7 @@ def _tile_grids(plan: Plan, row: Registered) -> Fingerprint:
     parameters, laid = plan.tiles_of(row), None
     if row.features_uri is not None:
         given = _imported(row)["tiles"]
-        # As `TileParameters.of_given` does, without reading the file.
+        # The same as `TileParameters.of_given`, without reading the file.
         parameters = replace(parameters, tile_px=given["tile_px"], mpp=given["mpp"], on_unreadable="fail")
         laid = GivenTiles.facts_of(given["sha256"])
     elif plan.settings_of(row).grid == "spots":
@@ -185,7 +185,7 @@ def _metrics(plan: Plan, row: Registered) -> Fingerprint | None:
 
 
 def _imported(row: Registered) -> dict[str, Any]:
-    """What tiles and features of a slide's file of features are made from; the file is read once for each state of it."""
+    """Return what tiles and features of a slide's feature file are made from. The file is read once per version of it."""
     from stpath_assets.features import trident
 
     path = Path(str(row.features_uri))
@@ -216,4 +216,4 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }  # fmt: skip
-"""The stages in the order of the data's way."""
+"""The stages in the order of the data flow."""

@@ -1,4 +1,4 @@
-"""Checks before a run: genes and weights are looked at before any slide is touched."""
+"""Checks genes and weights before a run, before any slide is touched."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from stpath_assets.stages.plan import Plan
 
 
 def check_ready(settings: Settings, rows: Iterable[Registered]) -> None:
-    """Raises the `StpathError` that each of these slides would fail with for want of weights, or of a gene."""
+    """Raise the `StpathError` with which each of these slides would fail because weights or a gene are missing."""
     plan, seen = Plan(settings), set[tuple[str, str, bool]]()
     for row in rows:
         mine = plan.settings_of(row)

@@ -1,4 +1,4 @@
-"""How the stages of every slide stand: what is stored, compared with what would be stored now.
+"""The states of every slide's stages: stored parts compared with what would be stored now.
 
 `status`, `doctor`, the catalog asset and the view `stale_slides` show these states.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stpath_assets.errors import StpathError
+from stpath_assets.errors import StpathError, one_line
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages.plan import STAGES, Plan
 from stpath_assets.stages.working import read_failures
@@ -22,7 +22,9 @@ from stpath_assets.tables import SLIDES
 
 @dataclass(frozen=True)
 class State:
-    """How a slide's stage stands: `kind` is current, outdated, failed, missing, gone, replaced or nothing; `why` is one line."""
+    """The state of a slide's stage. `kind` is current, outdated, failed, missing, gone, replaced or nothing; `why` is one
+    line.
+    """
 
     kind: str
     why: str = ""
@@ -35,7 +37,7 @@ class State:
 
 
 class Survey:
-    """How all slides stand, from one look at the lake."""
+    """The states of all slides, from one snapshot of the lake."""
 
     def __init__(self, store: Store, plan: Plan) -> None:
         self.store, self.plan = store, plan
@@ -45,14 +47,14 @@ class Survey:
         self._facts: dict[str, dict[str, str]] = {}
 
     def state(self, stage: str, row: Registered) -> State:
-        """How a slide's stage stands, and why."""
+        """Return the state of a slide's stage, and why."""
         if stage == SLIDES.name:
             kind, _, why = (row.trouble() or "current").partition(": ")
             return State(kind, why)
         try:
             expected = self.plan.expected(stage, row)
         except StpathError as e:
-            return State("failed", " ".join(str(e).split()))
+            return State("failed", one_line(str(e)))
         if expected is None:
             return State("nothing")
         part, failure = self.parts.get((stage, row.slide_id)), self.failures.get((stage, row.slide_id))
@@ -66,7 +68,7 @@ class Survey:
         return State("outdated", told(differs), differs)
 
     def _stored(self, stage: str, slide_id: str) -> Fingerprint:
-        """What a part was made from; the facts of a whole table are read with the first that is asked for."""
+        """Return what a part was made from. The facts of a whole table are read at the first call."""
         if stage not in self._facts:
             self._facts[stage] = self.store.facts(stage)
         return Fingerprint(json.loads(self._facts[stage].get(slide_id, "{}")))
@@ -77,7 +79,7 @@ def _broken(part: Part) -> str:
 
 
 def states_of(store: Store, plan: Plan) -> Iterator[tuple[Registered, dict[str, State]]]:
-    """Every registered slide with the state of each stage; of retired ones none is looked at."""
+    """Yield every registered slide with the state of each stage. Stages of retired slides are not checked."""
     survey = Survey(store, plan)
     for row in survey.rows:
         stages = STAGES if row.status == "ready" else ()
@@ -85,7 +87,7 @@ def states_of(store: Store, plan: Plan) -> Iterator[tuple[Registered, dict[str, 
 
 
 def stale_slides(store: Store, plan: Plan) -> pa.Table:
-    """The view `stale_slides`: a row for each fact that differs between what is stored and what would be stored now."""
+    """Return the view `stale_slides`: one row for each fact that differs between the stored part and a new one."""
     rows = [
         {
             "slide_id": row.slide_id,
@@ -116,14 +118,14 @@ def _json(value: Any) -> str | None:
 
 
 def differences(stored: Fingerprint, expected: Fingerprint) -> tuple[tuple[str, Any, Any], ...]:
-    """The facts that differ: name, as stored, as expected; None for one that is not among them."""
+    """Return the facts that differ: name, stored value, expected value; None if a value is missing."""
     names = sorted(stored.facts.keys() | expected.facts.keys())
     pairs = ((n, stored.facts.get(n), expected.facts.get(n)) for n in names)
     return tuple((n, was, now) for n, was, now in pairs if was != now)
 
 
 def told(differs: tuple[tuple[str, Any, Any], ...], most: int = 3) -> str:
-    """Differences as one line: `organ Breast → Lung, tile_stride 1.0 → 0.5`."""
+    """Format differences as one line: `organ Breast → Lung, tile_stride 1.0 → 0.5`."""
     said = [f"{name} {_short(was)} → {_short(now)}" for name, was, now in differs[:most]]
     more = [f"{len(differs) - most} more"] if len(differs) > most else []
     return ", ".join([*said, *more])

@@ -1,11 +1,11 @@
-"""Work on one stage of one slide: the lock that it holds, and the failure that is kept if it fails."""
+"""Locks a slide during work on one of its stages, and records the failure if it fails."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from stpath_assets.errors import SlideError, StpathError
+from stpath_assets.errors import SlideError, StpathError, one_line
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
 from stpath_assets.storage.lake import NAME
@@ -17,9 +17,10 @@ from stpath_assets.tables import FAILURES
 def working(
     store: Store, stage: str, slide_id: str, waiting: Callable[[str], None] = lambda _: None
 ) -> Iterator[Registered]:
-    """Holds a slide while one of its stages is brought up to date, and yields its row.
+    """Lock a slide while one of its stages is brought up to date, and yield its row.
 
-    Another run of the slide waits; `waiting` is told for whom. What the stage raises is kept as its failure, for `status`.
+    Another run of the slide waits; `waiting` is called with the lock's holder. An error of the stage is recorded as its
+    failure, for `status`.
     """
     path = store.home / "locks" / "slides" / f"{slide_id}.lock"
     Registry(store).get(slide_id)  # before a lock is made for one that is not there
@@ -33,13 +34,13 @@ def working(
             yield row
         except Exception as e:
             said = str(e) if isinstance(e, StpathError) else f"{type(e).__name__}: {e}"
-            _keep_failure(store, stage, slide_id, " ".join(said.split())[:1000])
+            _keep_failure(store, stage, slide_id, one_line(said)[:1000])
             raise
         _forget_failure(store, stage, slide_id)
 
 
 def read_failures(store: Store) -> dict[tuple[str, str], str]:
-    """Why stages of slides failed last, by stage and slide."""
+    """Return why stages of slides failed last, by stage and slide."""
     found = store.rows(f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}")
     return {(stage, slide_id): reason for stage, slide_id, reason in found}
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import duckdb
 
-from stpath_assets.errors import StorageError, without_secrets
+from stpath_assets.errors import StorageError, one_line, without_secrets
 from stpath_assets.storage.extensions import OFFLINE, load_extensions
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.locks import lock
@@ -266,7 +266,7 @@ def quoted(text: str) -> str:
 
 def told(error: duckdb.Error, home: Home) -> StorageError:
     """Return a DuckDB error as a one-line `StorageError`: which lake, what is wrong, and what to do."""
-    whole = " ".join(without_secrets(str(error)).split())
+    whole = one_line(without_secrets(str(error)))
     said = _ATTACHING.sub("", whole).strip()[:300]
     if _IO.search(whole) and shutil.disk_usage(home.root).free < _ROOM:
         whole += ": disk is full"  # SQLite does not say so of the files beside its database

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stpath_assets.errors import StorageError
+from stpath_assets.errors import StorageError, describe
 from stpath_assets.storage.files import atomic_file
 from stpath_assets.storage.home import Home
 
@@ -49,7 +49,7 @@ class Objects:
                 self._fs.put_file(str(path), self._remote(key))
             except Exception as e:  # each object store has its own errors
                 raise StorageError(
-                    f"{self.where(key)}: cannot be written ({_said(e)}); check STPATH_TABLES and your credentials"
+                    f"{self.where(key)}: cannot be written ({describe(e)}); check STPATH_TABLES and your credentials"
                 ) from e
 
     @contextmanager
@@ -110,7 +110,9 @@ class Objects:
                 with self._asked(""):
                     found = self._fs.find(root, detail=True)
             except FileNotFoundError as e:
-                raise StorageError(f"{self.home.tables_path}: does not exist ({_said(e)}); check STPATH_TABLES") from e
+                raise StorageError(
+                    f"{self.home.tables_path}: does not exist ({describe(e)}); check STPATH_TABLES"
+                ) from e
             for path, info in found.items():
                 changed = info.get("LastModified")
                 yield path.removeprefix(root), int(info["size"]), changed.timestamp() if changed else 0.0
@@ -144,7 +146,7 @@ class Objects:
             if not self.home.on_object_store:
                 raise
             raise StorageError(
-                f"{self.where(key)}: cannot be reached ({_said(e)}); check STPATH_TABLES, your credentials and the network"
+                f"{self.where(key)}: cannot be reached ({describe(e)}); check STPATH_TABLES, your credentials and the network"
             ) from e
 
     def _remote(self, key: str) -> str:
@@ -159,9 +161,5 @@ class Objects:
             return fsspec.filesystem(self.home.tables_path.partition("://")[0], use_listings_cache=False)
         except (ImportError, ValueError) as e:
             raise StorageError(
-                f"{self.home.tables_path}: cannot be used ({_said(e)}); install it: pip install 'stpath-assets[remote]'"
+                f"{self.home.tables_path}: cannot be used ({describe(e)}); install it: pip install 'stpath-assets[remote]'"
             ) from e
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stpath_assets.errors import WeightsError, one_line
+from stpath_assets.errors import WeightsError, describe
 
 _ADVICE: tuple[tuple[str, int | None, str], ...] = (
     # class of the error, or one of its bases; HTTP status, None for any; what is wrong and what to do first
@@ -70,7 +70,7 @@ def _reason(error: Exception, hub: HubFile) -> str:
         # The client raises it when it got no answer that it can use; its cause says why.
         advice = (isinstance(e := error.__cause__, Exception) and _advice(e, hub)) or _advice(error, hub)
         return f"not in the local cache, and {advice}"
-    return _advice(error, hub) or _BROKEN_OFF.format(error=_short(error))
+    return _advice(error, hub) or _BROKEN_OFF.format(error=describe(error))
 
 
 def _advice(error: Exception, hub: HubFile) -> str | None:
@@ -90,7 +90,7 @@ def _advice(error: Exception, hub: HubFile) -> str | None:
         find=f"{ask}, then {login}" if hub.gated else "check on Hugging Face that it still exists",
         gated="; it is gated: ask for access on its page and set HF_TOKEN" if hub.gated else "",
         status=status,
-        error=_short(error),
+        error=describe(error),
     )
 
 
@@ -102,8 +102,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _short(error: Exception) -> str:
-    text = one_line(str(error))[:120]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,1 +1,1 @@
-"""The assets, one file a stage of the way of the data; `spec` says what they have in common."""
+"""The assets, one file per stage of the data flow. `spec` holds what they share."""

@@ -1,7 +1,7 @@
 """GPU stages in batches: one run serves many slides, so that a model is loaded once for all of them.
 
-A slide that fails is named at the end, and the others are kept: each good one is recorded by itself, with its own fingerprint,
-before the step fails. Backfills make such runs (`BackfillPolicy.multi_run`); a run of one slide is as any other.
+The good slides are kept if others fail. Each good slide is recorded with its own fingerprint before the step fails with the
+names of the bad ones. Backfills make such runs (`BackfillPolicy.multi_run`). A run of one slide is an ordinary run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets.errors import StpathError
+from stpath_assets.errors import StpathError, describe
 
 FEATURES_A_RUN = 16
 PREDICTIONS_A_RUN = 32
-"""Slides a run. Not equal: stages of one policy share a run, in which predictions of the good slides would be left out because
-another slide's features failed.
+"""Slides per run. The numbers differ on purpose: stages with equal policies share a run, in which good slides would not be
+predicted if another slide's features failed.
 """
 
-# Dagster's own names of the tags that carry versions; it writes them itself only where a run is of one slide.
+# Dagster's own tags for versions. Dagster writes them itself only in runs of one slide.
 _CODE_VERSION = "dagster/code_version"
 _DATA_VERSION = "dagster/data_version"
 _GIVEN = "dagster/data_version_is_user_provided"
@@ -30,7 +30,7 @@ Results = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of one slide: its data version, metadata, and the checks that it passed or not, by name."""
+    """The report of one slide: its data version, metadata, and the results of its checks, by name."""
 
     data_version: str
     metadata: dict[str, Any]
@@ -38,7 +38,7 @@ class Report:
 
 
 def each_slide(context: dg.AssetExecutionContext, make: Callable[[str], Report], checks: Sequence[str] = ()) -> Results:
-    """Makes the asset for each slide of the run. Raises `Failure` naming the slides that failed, after all were tried."""
+    """Make the asset for each slide of the run. After all were tried, raises `Failure` with the slides that failed."""
     slide_ids = list(context.partition_keys)
     if len(slide_ids) == 1:
         yield _alone(make, slide_ids[0])
@@ -51,11 +51,9 @@ def each_slide(context: dg.AssetExecutionContext, make: Callable[[str], Report],
         except StpathError as e:
             bad[slide_id] = str(e) if slide_id in str(e) else f"{slide_id}: {e}"
         except Exception as e:
-            # A bug with one slide must not cost the others their features either.
+            # A bug with one slide must not cost the other slides their features.
             context.log.exception(f"{slide_id}: {e}")
-            bad[slide_id] = (
-                f"{slide_id}: {type(e).__name__}: {' '.join(str(e).split())} (a bug; the traceback is in the log)"
-            )
+            bad[slide_id] = f"{slide_id}: {describe(e, 1000)} (a bug; the traceback is in the log)"
         else:
             context.log_event(_materialization(context, slide_id, report))
             for check in checks:
@@ -88,7 +86,7 @@ def _alone(make: Callable[[str], Report], slide_id: str) -> dg.MaterializeResult
 
 
 def _materialization(context: dg.AssetExecutionContext, slide_id: str, report: Report) -> dg.AssetMaterialization:
-    """The event of one slide of many, with the versions that Dagster would have written for one alone."""
+    """Return the event of one slide of many, with the version tags that Dagster writes for a run of one slide."""
     key = context.asset_key
     tags = {
         _CODE_VERSION: context.assets_def.code_versions_by_key[key] or "",

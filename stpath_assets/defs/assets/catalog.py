@@ -1,4 +1,4 @@
-"""The `catalog` asset: what can be asked in SQL across all slides, and how much of it is up to date."""
+"""The `catalog` asset: what SQL can query across all slides, and how much of it is up to date."""
 
 from collections import Counter
 
@@ -17,11 +17,11 @@ from stpath_assets.storage import Store
     owners=OWNERS,
     kinds={"duckdb"},
     code_version="2",
-    # Plain eager() would wait for ever while one slide of many is missing.
+    # Plain eager() would wait for ever while one of many slides is missing.
     automation_condition=dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing()),
 )
 def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Counts."""
+    """Count the rows of the catalog."""
     store = Store.of(settings)
     with one_line_failures():
         store.create()

@@ -1,4 +1,4 @@
-"""The `spot_expression` and `evaluation_metrics` assets: what was measured, and how well the prediction agrees."""
+"""The `spot_expression` and `evaluation_metrics` assets: measured counts, and scores of the prediction."""
 
 import dagster as dg
 
@@ -18,7 +18,7 @@ from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION
     description="Raw counts of the measured expression that came with the scan, if any did.",
 )
 def spot_expression(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Reads measured expression."""
+    """Read measured expression."""
     store = Store.of(settings)
     with one_line_failures(), at_work(context, settings, SPOT_EXPRESSION, context.partition_key) as row:
         made = store_spots(store, row)
@@ -33,7 +33,7 @@ def spot_expression(context: dg.AssetExecutionContext, settings: dg.ResourcePara
     description="Pearson r, its interval, R² and MSE of log1p counts over the spots that lie on a tile.",
 )
 def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Scores and draws."""
+    """Score the prediction and draw scatter plots."""
     store = Store.of(settings)
     with one_line_failures(), at_work(context, settings, EVALUATION_METRICS, context.partition_key) as row:
         made = store_metrics(store, row.slide_id)

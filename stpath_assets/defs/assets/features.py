@@ -1,4 +1,4 @@
-"""The `gigapath_features` asset: what the encoder sees in each tile."""
+"""The `gigapath_features` asset: the embedding of each tile."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT
     slides_a_run=FEATURES_A_RUN,
 )
 def gigapath_features(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
-    """Embeds the tiles."""
+    """Embed the tiles."""
     store, plan = Store.of(settings), Plan(settings)
 
     def embed(slide_id: str) -> Report:
@@ -37,7 +37,7 @@ def gigapath_features(context: dg.AssetExecutionContext, settings: dg.ResourcePa
 
 
 def _throughput(store: Store, slide_id: str) -> dict[str, Any]:
-    """What the features took when they were last made; nothing for imported features."""
+    """Return the timing of the features, or nothing for imported features."""
     if store.part(GIGAPATH_THROUGHPUT.name, slide_id) is None:
         return {}
     took = store.read(GIGAPATH_THROUGHPUT.name, slide_id).drop(["slide_id", "encoder", "finished_at"]).to_pylist()[0]

@@ -30,7 +30,7 @@ VARIES = "varies_over_tiles"
     ],
 )
 def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
-    """Predicts and draws."""
+    """Predict expression and draw maps."""
     store, plan = Store.of(settings), Plan(settings)
 
     def predict(slide_id: str) -> Report:

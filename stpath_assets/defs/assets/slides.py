@@ -1,4 +1,4 @@
-"""The `slides` asset: a registered scan, read again where it lies."""
+"""The `slides` asset: a registered scan, read again in place."""
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from stpath_assets.tables import SLIDES
     description="Checks that the scan is still there and whole, and hashes its content; registered by `stpath-assets add`.",
 )
 def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Refreshes a slide's row."""
+    """Refresh a slide's row."""
     with one_line_failures(), at_work(context, settings, SLIDES, context.partition_key) as before:
         row = Registry(Store.of(settings)).refresh(before.slide_id)
         with row.open() as slide:

@@ -1,6 +1,6 @@
-"""What all per-slide assets have in common: partitions, documentation, failures, and the shape of their metadata.
+"""What all per-slide assets share: partitions, documentation, failures, and the form of their metadata.
 
-Metadata is small: numbers under stable names, which the UI plots, and pictures of at most 50 KB.
+Metadata is small: numbers under stable names, which the UI plots, and pictures of up to 50 KB.
 """
 
 import warnings
@@ -37,13 +37,13 @@ def per_slide(
     slides_a_run: int = 1,
     checks: Sequence[dg.AssetCheckSpec] = (),
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """The decorator of an asset that stores one part of `table` a slide; with `slides_a_run` see `batches`.
+    """Return the decorator of an asset that stores one part of `table` per slide. For `slides_a_run` see `batches`.
 
-    What it depends on and the version of its code are those of its stage.
+    Its dependencies and code version are those of its stage.
     """
     stage = STAGES[table.name]
     with warnings.catch_warnings():
-        # backfill_policy is called beta, to whoever loads the code location, each time.
+        # Dagster warns each time the code location is loaded that backfill_policy is in beta.
         warnings.simplefilter("ignore", dg.BetaWarning)
         return dg.asset(
             name=table.name,
@@ -59,13 +59,13 @@ def per_slide(
             pool=GPU_POOL if gpu else None,
             op_tags=GPU_TAGS if gpu else None,
             backfill_policy=dg.BackfillPolicy.multi_run(slides_a_run),
-            # A run of many slides records each by itself; an event for all of them would say the same of each.
+            # A run of many slides records each slide by itself; one event for all would give them the same version.
             output_required=slides_a_run == 1,
         )
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """A table's columns as its view shows them."""
+    """Return a table's columns as in its view."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -83,7 +83,9 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 @contextmanager
 def one_line_failures() -> Iterator[None]:
-    """Turns the errors that a user can act on into failures that are not retried; anything else is a bug and stays."""
+    """Turn errors that a user can act on into failures that are not retried. Any other exception is a bug and keeps its
+    traceback.
+    """
     try:
         yield
     except StpathError as e:
@@ -92,9 +94,9 @@ def one_line_failures() -> Iterator[None]:
 
 @contextmanager
 def at_work(context: dg.AssetExecutionContext, settings: Settings, table: Table, slide_id: str) -> Iterator[Registered]:
-    """Holds a slide while a stage of it is brought up to date (`stages.working`); keeps what the run asks for beside it.
+    """Lock a slide while one of its stages is brought up to date (`stages.working`), and store what the run was asked for.
 
-    Raises `SlideError` for a slide that is not registered or not live.
+    Raises `SlideError` if the slide is not registered or not live.
     """
     store = Store.of(settings)
     with working(store, table.name, slide_id, context.log.info) as row:
@@ -109,7 +111,7 @@ def result(
     metadata: dict[str, Any] | None = None,
     checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult:
-    """What an asset reports: its fingerprint as data version, its row count, notes, and what it adds."""
+    """Return an asset's result: the fingerprint as data version, the row count, notes, and extra metadata."""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.fingerprint.digest),
         metadata=metadata_of(context, settings, table, context.partition_key, made, metadata),
@@ -125,7 +127,7 @@ def metadata_of(
     made: Made,
     metadata: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What every asset says of a slide's part: rows, place, size, notes, and what it adds. Logs the notes."""
+    """Return every asset's metadata of a slide's part: rows, path, size, notes, and extra metadata. Logs the notes."""
     store = Store.of(settings)
     for note in made.notes:
         context.log.warning(note)
@@ -145,7 +147,7 @@ def metadata_of(
 
 
 def picture(data_uri: str, alt: str) -> dg.MarkdownMetadataValue:
-    """A small picture as metadata."""
+    """Return a small picture as metadata."""
     return dg.MetadataValue.md(f"![{alt}]({data_uri})")
 
 

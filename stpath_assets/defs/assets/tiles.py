@@ -1,4 +1,4 @@
-"""The `tile_grids` asset: the tissue of a slide and the tiles over it."""
+"""The `tile_grids` asset: the tissue of a slide and the tiles on it."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ COVERAGE = "covers_part_of_the_slide"
 LOST = "few_tiles_lost"
 
 MAX_TISSUE = 0.98
-"""Share of a scan that is tissue from which on the mask has most likely taken the glass for it."""
+"""Tissue share of a scan from which the mask has most likely taken glass for tissue."""
 
 
 @per_slide(
@@ -41,7 +41,7 @@ MAX_TISSUE = 0.98
     ],
 )
 def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
-    """Finds tissue and lays the grid. A slide without tiles fails, and its check with it."""
+    """Find tissue and place tiles. A slide without tiles fails, and so does its check."""
     store = Store.of(settings)
     with one_line_failures(), at_work(context, settings, TILE_GRIDS, context.partition_key) as row:
         parameters = _parameters(row, settings)
@@ -65,7 +65,7 @@ def _check(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckRe
 
 
 def _parameters(row: Registered, settings: Settings) -> TileParameters:
-    """How the slide's tiles are laid: as its file of features has them, about its spots, or in a regular grid."""
+    """Return how the slide's tiles are placed: as in its feature file, on its spots, or on a regular grid."""
     regular = TileParameters.of(settings)
     if row.features_uri is not None:
         return regular.of_given(trident.read(row.features_uri, row).tiles)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from stpath_assets import weights
-from stpath_assets.errors import WeightsError
+from stpath_assets.errors import WeightsError, describe
 from stpath_assets.features.encoders.base import TIMM
 from stpath_assets.features.encoders.vit import TorchEncoder, checked_state
 from stpath_assets.weights import Precision
@@ -30,9 +30,8 @@ def load(name: str, path: Path | None, device: str = "cpu", precision: Precision
     try:
         model = timm.create_model(name, pretrained=path is None, num_classes=0)
     except Exception as e:  # timm raises RuntimeError for names and the hub client's own types for the rest
-        said = " ".join(str(e).split())[:160]
         raise WeightsError(
-            f"{TIMM}{name}: cannot be made ({type(e).__name__}: {said}); check the name (timm.list_models), the network, "
+            f"{TIMM}{name}: cannot be made ({describe(e)}); check the name (timm.list_models), the network, "
             "HF_TOKEN, or give a weights file"
         ) from e
     if path is not None:

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from stpath_assets.errors import ServingError
+from stpath_assets.errors import ServingError, describe
 
 NAMESPACE = "stpath"
 
@@ -44,9 +44,7 @@ def connect(address: str) -> Any:
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True
         )
     except Exception as e:  # ConnectionError, RuntimeError and types of its own, by version
-        raise ServingError(
-            f"no Ray cluster answers at {address} ({_first_line(e)}); start one: ray start --head"
-        ) from e
+        raise ServingError(f"no Ray cluster answers at {address} ({describe(e)}); start one: ray start --head") from e
     return ray
 
 
@@ -59,8 +57,3 @@ def check_listening(address: str) -> None:
 def _has_token() -> bool:
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

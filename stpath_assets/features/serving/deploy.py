@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stpath_assets import weights
-from stpath_assets.errors import ServingError
+from stpath_assets.errors import ServingError, one_line
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.serving.client import Server
 from stpath_assets.features.serving.cluster import NAMESPACE, connect, import_ray
@@ -119,7 +119,7 @@ def _deploy(ray: Any, choice: EncoderChoice, deployment: Deployment, token_sha25
     try:
         serve.run(bound, name=APPLICATION, route_prefix=PREFIX)
     except Exception as e:  # RuntimeError, TimeoutError and Ray's own
-        said = " ".join(str(e).split())[-300:]
+        said = one_line(str(e))[-300:]
         raise ServingError(f"the encoder could not be served ({type(e).__name__}: {said}); see Ray's logs") from e
 
 

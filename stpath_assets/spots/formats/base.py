@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import scipy
 
-from stpath_assets.errors import SpotsError
+from stpath_assets.errors import SpotsError, describe
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except SpotsError:
         raise
     except Exception as e:
-        cause = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        cause = describe(e)
         raise SpotsError(
             f"{path}: cannot be read as {what} ({cause}); check that it is complete, or export it again"
         ) from e
