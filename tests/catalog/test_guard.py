@@ -420,8 +420,8 @@ def test_a_pivot_is_as_duckdb_makes_it(lab: Lab) -> None:
         ("select " + "abs(" * 900 + "1" + ")" * 900, "depth"),
         ("select * from (" * 900 + "select 1" + ")" * 900, "depth"),
         ("select " + "[" * 20_000, "memory exhausted"),
-        ("select 1\0; drop table x", "no text"),
-        ("select '\ud800'", "no text"),
+        ("select 1\0; drop table x", "not text"),
+        ("select '\ud800'", "not text"),
         ("sel\u200bect 1\x1b[31m", "syntax error"),
     ],
 )

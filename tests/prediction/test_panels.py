@@ -124,7 +124,7 @@ def test_of_measured_expression_by_the_settings(shared: Path) -> None:
 
 
 def test_measured_expression_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(SpotsError, match="there is no such file"):
+    with pytest.raises(SpotsError, match="no such file"):
         read_panel(f"top50:{tmp_path}/nothing.h5ad", no_vocabulary)
 
 

@@ -149,7 +149,7 @@ def test_missing_and_unknown_paths_are_refused(tmp_path):
     for name in ("S1.tsv.gz", "S1_counts.csv", "S1.rds"):
         (tmp_path / name).write_bytes(b"")
         message = refusal(tmp_path / name)
-        assert "no known form" in message
+        assert "unknown format" in message
         assert "_counts.tsv" in message
         assert ".h5ad" in message
 

@@ -131,7 +131,7 @@ def test_a_server_that_is_gone_is_one_line_and_nothing_is_lost(store: Store, mon
 def test_a_bucket_that_does_not_exist(store: Store, tmp_path: Path) -> None:
     there = Store(Home(tmp_path / "other", tables="s3://no-such-bucket-anywhere/tables"))
     with pytest.raises(
-        StorageError, match=r"^s3://no-such-bucket-anywhere/tables/: is not there .*check STPATH_TABLES$"
+        StorageError, match=r"^s3://no-such-bucket-anywhere/tables/: does not exist .*check STPATH_TABLES$"
     ) as error:
         there.write(METRICS, "a", metrics(), made_from(1))
     assert "\n" not in str(error.value)

@@ -200,7 +200,7 @@ def test_tiles_about_spots_are_all_there_and_know_their_spots(drawn_slide: Path)
     centers = rng.uniform(0, (1600, 1200), (60, 2))
     room = ((centers >= 112) & (centers <= (1600 - 112, 1200 - 112))).all(1)
     with open_slide(drawn_slide) as slide:
-        with pytest.warns(UserWarning, match=rf"^drawn: {(~room).sum()} spots are too near the scan's edge"):
+        with pytest.warns(UserWarning, match=rf"^drawn: {(~room).sum()} spots are too close to the scan's edge"):
             tiles = tile(slide, spots=centers)
         pixels = list(tiles.pixels())
         whole = slide.read_level(0, 0, 0, 1600, 1200)

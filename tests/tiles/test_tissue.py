@@ -1,6 +1,6 @@
 """The tissue mask: True where tissue was drawn, and nowhere on glass, whatever its colour."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from stpath_assets.slides import open_slide
 from stpath_assets.tiles.tissue import (
     TissueParameters,
     glass_colour,
+    layers_of_image,
     mask_of_image,
     optical_density,
 )
@@ -138,3 +139,21 @@ def test_optical_density_is_zero_on_glass_and_one_at_a_tenth() -> None:
 def test_every_parameter_is_a_fact() -> None:
     assert set(TissueParameters().facts()) == {f"tissue_{f.name}" for f in fields(TissueParameters)}
     assert TissueParameters(min_texture=6.0).facts()["tissue_min_texture"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("change", "layer"),
+    [
+        ({"max_blank_density": 0.5}, "blank"),
+        ({"min_unscanned_um2": 1e9}, "blank"),
+        ({"max_grey_ratio": 0.0}, "tissue"),
+        ({"max_glass_noise": 0.0}, "glass"),
+    ],
+)
+def test_each_limit_has_an_effect(change: dict[str, float], layer: str) -> None:
+    image = textured(glass())
+    image[:, :40] = 0  # not scanned
+    image[5:30, 150:190] = (150, 40, 120)  # opaque and coloured, without texture
+    image[115:, 60:120] = 250  # brighter than most glass
+    usual, changed = layers_of_image(image), layers_of_image(image, replace(TissueParameters(), **change))
+    assert not np.array_equal(getattr(usual, layer), getattr(changed, layer))

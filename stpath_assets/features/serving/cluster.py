@@ -15,7 +15,8 @@ _CONNECT_S = 5.0
 def import_ray() -> Any:
     """Return the module ray, with usage statistics off. Raises `ServingError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A cluster may require a token; a client has to be told to send it.
+    # Ray sends a token to an explicit address only in this mode, which it reads from the environment, as do the processes
+    # that it starts. So the variable stays set; the process exists to serve.
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     try:
