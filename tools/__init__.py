@@ -1,1 +1,1 @@
-"""What only development needs: nothing here is installed with the package."""
+"""Tools for development. They are not installed with the package."""

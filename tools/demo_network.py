@@ -1,7 +1,7 @@
-"""The STPath network as it is learnt: small, in the published layout, and differentiable.
+"""The STPath network for training: small, in the published layout, and differentiable.
 
-Attention is dense, since a sample is some hundred spots. The network for use, which holds to its memory on any slide, is
-`stpath_assets.prediction.stpath`; a test holds the two against each other.
+Attention is dense, because a sample has only some hundred spots. The network for prediction, with limited memory on any slide, is
+`stpath_assets.prediction.stpath`. A test compares the two.
 """
 
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class Shape:
 
 
 def initial_state(features: Tensor, log_counts: Tensor, shape: Shape, seed: int) -> dict[str, Tensor]:
-    """Tensors of the published layout before training, from features (N, 1536) and log1p counts (M, G) by column.
+    """Return the initial tensors in the published layout, from features (N, 1536) and log1p counts (M, G) by column.
 
-    The image embedding starts as the first principal components of the features at about unit variance: centring and
-    scaling are part of its weight and bias, so that the checkpoint takes features as they are. Spots are fewer than
-    features, and most directions are noise.
+    The image embedding starts as the first principal components of the features, at about unit variance. Centring and scaling
+    are part of its weight and bias, so the checkpoint takes unscaled features. There are fewer spots than features, and most
+    directions are noise.
     """
     d, f, genes = shape.d_model, shape.d_model * shape.mlp_ratio, log_counts.shape[1] + GENES_FROM
     draw = torch.Generator().manual_seed(seed)
@@ -66,7 +66,7 @@ def initial_state(features: Tensor, log_counts: Tensor, shape: Shape, seed: int)
             state |= {f"{name}.weight": normal(rows, columns, std=std), f"{name}.bias": torch.zeros(rows)}
         for name, width in ((f"{attn}.layernorm_qkv.0", d), (f"{mlp}.norm", f)):
             state |= {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
-        # Near tiles count first: a bias that falls with distance. Only the third column has an effect.
+        # Start with a bias that falls with distance, so that near tiles count more. Only the third column has an effect.
         state[f"{attn}.edge_bias.0.weight"] = torch.tensor([0.0, 0.0, -0.05]).repeat(shape.heads, 1)
     return state
 
@@ -79,7 +79,7 @@ def forward(
     tech: int,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Log1p expression of all gene columns, (N, genes), differentiable in `state`.
+    """Return log1p expression of all gene columns, (N, genes), differentiable in `state`.
 
     `context` (N, genes - 2) holds log1p counts in the rows of measured spots, NaN in the others.
     """

@@ -1,7 +1,7 @@
-"""Learns the demo weights on phantom A alone: `python -m tools.train_demo`, seeded, about a minute on two cores.
+"""Trains the demo weights on phantom A only: `python -m tools.train_demo`, seeded, about a minute on two cores.
 
-What the weights have learnt is how the phantoms were drawn, and no biology. The network is in `demo_network`; phantoms B and C
-are not looked at, so that what the demo scores on them is a prediction.
+The weights learn how the phantoms are drawn, not biology. The network is in `demo_network`. Phantoms B and C are not used, so the
+demo's scores on them are of true predictions.
 """
 
 import io
@@ -35,7 +35,7 @@ WEIGHTS = DEMO_WEIGHTS.parent
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the weights are learnt. `views` is how often each spot is seen, moved by up to `shift_um`, turned and mirrored."""
+    """The parameters of training. `views` is how often each spot is seen, moved by up to `shift_um`, rotated and mirrored."""
 
     shape: Shape = field(default_factory=Shape)
     views: int = 32
@@ -53,19 +53,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is learnt from: features of V views of N spots (V, N, 1536), centres (N, 2) in µm, raw counts (N, G) by column."""
+    """The training data: features of V views of N spots (V, N, 1536), centres (N, 2) in µm, raw counts (N, G) by column."""
 
     views: Tensor
     xy_um: npt.NDArray[np.float64]
     counts: Tensor
 
     def take(self, which: npt.NDArray) -> "Sample":
-        """The spots of an index or a mask."""
+        """Return the spots of an index or a mask."""
         return Sample(self.views[:, which], self.xy_um[which], self.counts[which])
 
 
 def spot_views(slide: Slide, spots: Spots, recipe: Recipe) -> Sample:
-    """Cuts the tiles of all views around the spots of a slide and describes them by the demo encoder."""
+    """Cut the tiles of all views around the spots of a slide, and embed them with the demo encoder."""
     rng, encoder = np.random.default_rng(recipe.seed), DemoEncoder()
     side = side_in_level0(TILE_PX, TILE_MPP, slide.mpp)
     views = np.empty((recipe.views, len(spots.xy_px), DIM), np.float32)
@@ -83,7 +83,7 @@ def spot_views(slide: Slide, spots: Spots, recipe: Recipe) -> Sample:
 
 
 def learn(sample: Sample, recipe: Recipe) -> tuple[dict[str, Tensor], float]:
-    """Trains on blocks of the section and stops when the other blocks get no better.
+    """Train on blocks of the section, and stop when the other blocks no longer improve.
 
     Returns the state of the best step and the mean Pearson r of its validation spots.
     """
@@ -112,7 +112,7 @@ def learn(sample: Sample, recipe: Recipe) -> tuple[dict[str, Tensor], float]:
 
 
 def _losses(state: dict[str, Tensor], train: Sample, scale: Tensor, recipe: Recipe) -> Iterator[Tensor]:
-    """The loss of one random sight of the section a step: views, turn, tokens, context and noise are drawn."""
+    """Yield the loss of each step, on a random version of the section: views, rotation, tokens, context and noise are drawn."""
     rng, draw = np.random.default_rng(recipe.seed), torch.Generator().manual_seed(recipe.seed)
     target = train.counts.log1p()
     deviation = train.views.reshape(-1, DIM).std(0)
@@ -121,7 +121,7 @@ def _losses(state: dict[str, Tensor], train: Sample, scale: Tensor, recipe: Reci
         which = rng.random(len(spots)) < rng.uniform(0.4, 1)
         x = train.views[rng.integers(recipe.views, size=len(spots)), spots][which]
         x = x + recipe.noise * deviation * torch.randn(x.shape, generator=draw)
-        # Dropped features become their mean, which is what the embedding was centred on.
+        # Dropped features become their mean, on which the embedding was centred.
         dropped = torch.rand(DIM, generator=draw) < recipe.feature_dropout
         x = torch.where(dropped, train.views.mean((0, 1)), x)
         xy = train.xy_um[which] @ _turn(rng.uniform(0, 2 * np.pi))
@@ -135,7 +135,9 @@ def _losses(state: dict[str, Tensor], train: Sample, scale: Tensor, recipe: Reci
 
 
 def _tokens(rng: np.random.Generator) -> tuple[int, int]:
-    """The sample's own tokens half of the time, padding a quarter, and any: a phantom looks alike under every name."""
+    """Return the sample's own tokens half of the time, padding a quarter of the time, else any: names must not matter for a
+    phantom.
+    """
     kind = rng.random()
     if kind < 0.5:
         return tokens.organ_id("Breast"), tokens.tech_id("Visium")
@@ -147,21 +149,21 @@ def _turn(angle: float) -> npt.NDArray[np.float64]:
 
 
 def _blocks(sample: Sample, block_um: float = 260.0) -> tuple[Sample, Sample]:
-    """Training and validation spots by blocks of the section: neighbours share pixels."""
+    """Split spots into training and validation by blocks of the section, because neighbours share pixels."""
     x, y = (sample.xy_um // block_um).astype(int).T
     held = (x + 2 * y) % 5 == 0
     return sample.take(~held), sample.take(held)
 
 
 def _validate(state: dict[str, Tensor], held: Sample) -> float:
-    """Mean Pearson r over the genes that vary, at the unmoved views."""
+    """Return the mean Pearson r over the genes that vary, on the unmoved views."""
     with torch.no_grad():
         y = forward(state, held.views[0], held.xy_um, tokens.organ_id("Breast"), tokens.tech_id("Visium"))
     return float(np.nanmean(score(y[:, GENES_FROM:].numpy(), held.counts.numpy())["pearson_r"]))
 
 
 def save(state: dict[str, Tensor], folder: Path) -> None:
-    """Writes `stfm-demo.pth`, a plain state dict, and `symbol2ensembl-demo.json`."""
+    """Write `stfm-demo.pth`, a plain state dict, and `symbol2ensembl-demo.json`."""
     with atomic_file(folder / "symbol2ensembl-demo.json") as draft:
         draft.write_text(json.dumps(vocabulary(), indent=0) + "\n")
     packed = io.BytesIO()
@@ -173,7 +175,7 @@ def save(state: dict[str, Tensor], folder: Path) -> None:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=WEIGHTS, help="folder for the two files")
 def main(out: Path) -> None:
-    """Draws phantom A, learns the demo weights on its spots and writes them."""
+    """Draw phantom A, train the demo weights on its spots, and write them."""
     torch.set_num_threads(2)
     recipe = Recipe()
     with tempfile.TemporaryDirectory() as folder:
