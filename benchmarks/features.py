@@ -25,7 +25,7 @@ import stpath_assets as sa
 from benchmarks.tiles import SHARED, cpu_model
 from stpath_assets.demo import write_phantom
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.features.local import encoded
+from stpath_assets.features.local import encode_tiles
 from stpath_assets.features.throughput import Meter
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store
@@ -81,11 +81,11 @@ def report_pipeline(scan: Path, mpp: float | None) -> None:
         n = len(tiles)
     print(f"\n{scan.name}: {n} tiles at {tiles.mpp:g} µm/px, scan at {slide.mpp:g}")
     read, work = best(lambda: sum(1 for _ in read_tiles(fresh(scan, tiles).slide, tiles.grid, 224)))
-    through, _ = best(lambda: sum(len(b) for b in encoded(Trivial(), fresh(scan, tiles), 0, BATCH, Meter())))
+    through, _ = best(lambda: sum(len(b) for b in encode_tiles(Trivial(), fresh(scan, tiles), 0, BATCH, Meter())))
     print(
         f"  reading alone: {n / read:.0f} tiles/s, {n / work:.0f} a core; with a trivial encoder: {n / through:.0f} tiles/s"
     )
-    asleep, _ = best(lambda: sum(len(b) for b in encoded(Trivial(1e-3), fresh(scan, tiles), 0, BATCH, Meter())))
+    asleep, _ = best(lambda: sum(len(b) for b in encode_tiles(Trivial(1e-3), fresh(scan, tiles), 0, BATCH, Meter())))
     alone = n * 1e-3
     print(f"  1 ms a tile: {n / asleep:.0f} tiles/s, {alone / asleep:.1%} of the encoder's own rate (target ≥ 90 %)")
 
@@ -201,7 +201,7 @@ warnings.simplefilter("ignore")
 import numpy as np
 import stpath_assets as sa
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.features.local import encoded
+from stpath_assets.features.local import encode_tiles
 from stpath_assets.features.throughput import Meter, peak_rss_bytes
 t = time.perf_counter(); encoder = EncoderChoice("gigapath", Path(sys.argv[1]), precision=sys.argv[3]).load(); load_s = time.perf_counter() - t
 with sa.open_slide(sys.argv[2]) as slide:
@@ -216,7 +216,7 @@ with sa.open_slide(sys.argv[2]) as slide:
     for i in range(0, n, batch): encoder.encode(pixels[i:i + batch])
     forward = n / (time.perf_counter() - t)
     t = time.perf_counter()
-    sum(len(b) for b in encoded(encoder, some, 0, batch, Meter()))
+    sum(len(b) for b in encode_tiles(encoder, some, 0, batch, Meter()))
     slide_rate = n / (time.perf_counter() - t)
 print(json.dumps({"load_s": load_s, "forward": forward, "slide": slide_rate, "rss": peak_rss_bytes(), "device": encoder.device, "batch": batch}))
 """  # noqa: E501

@@ -13,7 +13,7 @@ from scipy import ndimage
 import stpath_assets as sa
 from benchmarks.tiles import SHARED
 from stpath_assets.tiles.grid import Grid, box_means, boxes_on
-from stpath_assets.tiles.quality import FOCUS_MPP, QualityParameters, measure, quality_maps, reduced
+from stpath_assets.tiles.quality import FOCUS_MPP, QualityParameters, measure, quality_maps, reduce_to
 from stpath_assets.tiles.survey import TileParameters, survey_slide
 from stpath_assets.tiles.tissue import Layers
 
@@ -39,7 +39,7 @@ def report(name: str, image: npt.NDArray[np.uint8], size: tuple[int, int], tiles
     for um in BLURS_UM:
         sigma = um / FOCUS_MPP
         blurred = ndimage.gaussian_filter(image.astype(np.float32), (sigma, sigma, 0)).round().astype(np.uint8)
-        maps = quality_maps(blurred, reduced(blurred, layers.tissue.shape), layers)
+        maps = quality_maps(blurred, reduce_to(blurred, layers.tissue.shape), layers)
         focus = measure(maps, tiles, *size)["focus"]
         lost = (focus < QualityParameters().min_focus).mean()
         print(
@@ -50,7 +50,7 @@ def report(name: str, image: npt.NDArray[np.uint8], size: tuple[int, int], tiles
             inside = np.maximum(box_means((maps["coarse"] > 0).astype(np.float32), *boxes), 1e-6)
             coarse = (box_means(maps["coarse"], *boxes) / inside).min()
             whole = Layers(np.ones_like(layers.tissue), layers.pen, layers.blank, layers.glass)
-            glass = quality_maps(image, reduced(image, layers.tissue.shape), whole)["fine"][
+            glass = quality_maps(image, reduce_to(image, layers.tissue.shape), whole)["fine"][
                 layers.blank & ~layers.tissue
             ]
             print(f"{name}: mean square of 4 to 12 µm in tissue {coarse:.0f} and more; of what is finer on glass, 95 % below "

@@ -18,7 +18,7 @@ _END = object()
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Generator[R, None, None]:
+def map_ahead(work: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Generator[R, None, None]:
     """Yield `work(item)` for each item in order, computed by threads up to two items per thread in advance.
 
     `workers` is the number of threads, by default one per core and at most four. An error of `work` is raised where its
@@ -43,7 +43,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
     An error of `items` is raised where its item would have come. If the consumer stops early, the thread ends after its item.
     """
-    with closing(ahead(lambda _: next(items, _END), repeat(None), workers=1)) as coming:
+    with closing(map_ahead(lambda _: next(items, _END), repeat(None), workers=1)) as coming:
         for item in coming:
             if item is _END:
                 return

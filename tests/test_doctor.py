@@ -153,7 +153,7 @@ def test_a_damaged_part_is_named_and_made_again(tiled: Store, damage: str) -> No
     assert "delete" not in check.said + check.todo, "what is registered cannot be made again by deleting"
     assert "stpath-assets run a" in check.todo
     assert root.tables(tiled, checksums=False).ok is False, "it is known from then on"
-    assert store_tiles(tiled, Registry(tiled).get("a"), TileParameters()).made
+    assert store_tiles(tiled, Registry(tiled).get("a"), TileParameters()).recomputed
     assert root.tables(tiled).ok
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry
-from stpath_assets.stages import STAGES, Plan, Survey, differences, told
+from stpath_assets.stages import STAGES, Plan, Survey, describe_differences, differences
 from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import start
 from tests.asked import ask
@@ -160,7 +160,7 @@ def test_differences_are_told_shortly() -> None:
     now = start(slide_sha256="1" * 64, genes=list("ABCD"), organ="Lung", x=1, y=2)
     assert [d[0] for d in differences(was, now)] == ["genes", "organ", "slide_sha256", "y"]
     assert (
-        told(differences(was, now))
+        describe_differences(differences(was, now))
         == "genes A → 4 values, organ none → Lung, slide_sha256 00000000… → 11111111…, 1 more"
     )
 

@@ -19,7 +19,7 @@ from stpath_assets.catalog.sandbox import Limits, Result
 from stpath_assets.errors import QueryError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store
-from stpath_assets.storage.lake import attach, told
+from stpath_assets.storage.lake import attach, to_error
 
 STALE = "stale_slides"
 _NO_SNAPSHOT = re.compile(r"snapshot", re.IGNORECASE)
@@ -65,7 +65,7 @@ def _attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
             raise QueryError(
                 f"--at {at!r}: the lake has no state of that time; give a time like 2026-11-01 12:00"
             ) from e
-        raise told(e, store.place) from e
+        raise to_error(e, store.place) from e
 
 
 def _computed(statement: str, store: Store, settings: Settings) -> dict[str, pa.Table]:

@@ -82,7 +82,7 @@ def lock(
 
 
 @contextmanager
-def capped(limits: Limits) -> Iterator[None]:
+def cap_memory(limits: Limits) -> Iterator[None]:
     """Limit the memory of this whole process to its present memory plus twice `limits.memory`.
 
     DuckDB's own limit does not count the memory of a single value, and constants are computed before limits apply: `select

@@ -20,7 +20,7 @@ def sql(query: str | None, home: str | None, form: str, at: str | None, attach: 
     from stpath_assets.catalog import attach_lines
     from stpath_assets.catalog import query as ask
     from stpath_assets.catalog.query import limits_of
-    from stpath_assets.catalog.sandbox import capped
+    from stpath_assets.catalog.sandbox import cap_memory
     from stpath_assets.cli.terminal import print_result
     from stpath_assets.settings import load_settings
     from stpath_assets.storage import Store
@@ -32,5 +32,5 @@ def sql(query: str | None, home: str | None, form: str, at: str | None, attach: 
     if query is None:
         raise click.UsageError("give a query, or - to read it from stdin")
     statement = sys.stdin.read() if query == "-" else query
-    with capped(limits_of(settings)), ask(settings, statement, at) as result:
+    with cap_memory(limits_of(settings)), ask(settings, statement, at) as result:
         print_result(result, form)

@@ -27,7 +27,7 @@ _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a slide's run ended: a one-line reason for each failed step, empty on success, and notes for the user."""
 
     slide_id: str
@@ -62,7 +62,7 @@ def sync_partitions(settings: Settings) -> list[str]:
         return sync(opened, Registry(Store.of(settings)))
 
 
-def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[Outcome]:
+def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome]:
     """Run job `main` for each slide, then `count_catalog`. Failures are returned as values, and the other slides go on."""
     from stpath_assets.defs.build import code_location
 
@@ -79,12 +79,12 @@ def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[Outcome]:
                 raise_on_error=False,
                 tags={_PROCESS: _this_process()},
             )
-            outcomes.append(Outcome(slide_id, tuple(_reasons(ran)), tuple(_notes(ran))))
+            outcomes.append(RunOutcome(slide_id, tuple(_reasons(ran)), tuple(_notes(ran))))
         ran = defs.resolve_job_def("count_catalog").execute_in_process(
             run_config=config, instance=opened, raise_on_error=False
         )
         if not ran.success:
-            outcomes.append(Outcome("catalog", tuple(_reasons(ran))))
+            outcomes.append(RunOutcome("catalog", tuple(_reasons(ran))))
     return outcomes
 
 

@@ -64,10 +64,10 @@ def weights_files(settings: Settings, checksums: bool = True) -> Iterator[Check]
 
 def _file(name: str, local: Path | None, published: weights.HubFile, checksums: bool) -> Check:
     try:
-        path = weights.present(local, published)
+        path = weights.find_present(local, published)
         if not checksums:
             return Check(name, True, f"{path}, not read")
-        sha256, known = hashes.verified(path)
+        sha256, known = hashes.verify(path)
     except StpathError as e:
         return Check(name, False, str(e))
     if known not in (None, sha256):
@@ -86,7 +86,7 @@ def vocabulary(settings: Settings, checksums: bool = True) -> Check:
     def look() -> str:
         if not checksums and chosen.vocabulary is not None:
             return f"{len(chosen.load_vocabulary())} genes, the checkpoint was not read"
-        model = replace(chosen, weights=weights.present(chosen.weights, weights.STPATH)).load()
+        model = replace(chosen, weights=weights.find_present(chosen.weights, weights.STPATH)).load()
         return f"{len(model.vocabulary)} genes, as the checkpoint has"
 
     return attempt("stpath vocabulary", look)
@@ -115,7 +115,7 @@ def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> C
     def look() -> str:
         expected = read_embedding(embedding)
         choice = EncoderChoice.of("gigapath", settings)
-        encoder = replace(choice, path=weights.present(choice.path, weights.GIGAPATH)).load()
+        encoder = replace(choice, path=weights.find_present(choice.path, weights.GIGAPATH)).load()
         found = encoder.encode(read_tile(tile)[None])[0]
         if found.shape != expected.shape:
             raise FeatureError(f"{embedding.name}: has {len(expected)} numbers, the encoder gives {len(found)}")

@@ -142,7 +142,7 @@ def counts(store: Store) -> Check:
 def unknown_files(store: Store) -> Check:
     """Report files among the tables that the lake does not know, left by killed runs or put there by hand. Nothing reads them."""
     try:
-        found = list(maintenance.unknown(store))
+        found = list(maintenance.find_unknown(store))
     except StpathError as e:
         return Check("unknown files", False, str(e))
     if not found:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stpath_assets.evaluation import score
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
 from stpath_assets.tiles import centers_of, require_current_grid, sides_of
@@ -29,7 +29,7 @@ def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
     return predicted.extend(EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **facts)
 
 
-def store_metrics(store: Store, slide_id: str) -> Made:
+def store_metrics(store: Store, slide_id: str) -> Outcome:
     """Bring a slide's `evaluation_metrics` up to date with its stored prediction and spots.
 
     A slide without measured spots has no metrics. If no spot lies on a tile, the table is empty. A note says so.
@@ -39,10 +39,10 @@ def store_metrics(store: Store, slide_id: str) -> Made:
     if measured_from is None:
         store.remove([EVALUATION_METRICS.name], slide_id)
         note = f"{slide_id}: has no measured spots (--spots), so it is not scored"
-        return Made(predicted_from, False, (note,))
+        return Outcome(predicted_from, False, (note,))
     fingerprint = metrics_from(predicted_from, measured_from)
     if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id)
     predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id)
     spot, tile = _pairs(store, slide_id, measured.keys)
@@ -63,7 +63,7 @@ def store_metrics(store: Store, slide_id: str) -> Made:
         some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
     store.write(EVALUATION_METRICS.name, slide_id, table, fingerprint)
-    return Made(fingerprint, True, tuple(notes))
+    return Outcome(fingerprint, True, tuple(notes))
 
 
 def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:

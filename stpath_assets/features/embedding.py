@@ -18,7 +18,7 @@ from stpath_assets.features.parts import Parts
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Outcome, Store
 from stpath_assets.tables import FEATURE_DIM as DIM
 from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GRIDS
 from stpath_assets.tiles import Tiles, centers_of, require_current_grid
@@ -131,7 +131,9 @@ def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Par
     )
 
 
-def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None) -> Made:
+def store_features(
+    store: Store, row: Registered, by: EncoderChoice | Embedder, batch_size: int | None = None
+) -> Outcome:
     """Bring a registered slide's `gigapath_features` up to date with its stored tiles.
 
     Timing and memory go to `gigapath_throughput`. A feature file that was added with the slide is stored as it is.
@@ -142,7 +144,7 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
     facts = embedder.facts()
     fingerprint = extend(store.require(TILE_GRIDS.name, row.slide_id), facts)
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     size = batch_size or embedder.batch_size
     # Whole batches per piece, so that a resumed run computes the same batches and the same bits.
     parts = Parts(store, row.slide_id, fingerprint.digest, size, -(-PIECE // size) * size)
@@ -153,10 +155,10 @@ def store_features(store: Store, row: Registered, by: EncoderChoice | Embedder, 
         stage.write(GIGAPATH_FEATURES.name, features.to_table())
         stage.write(GIGAPATH_THROUGHPUT.name, took)
     parts.clear()
-    return Made(fingerprint, True)
+    return Outcome(fingerprint, True)
 
 
-def _import(store: Store, row: Registered, path: str) -> Made:
+def _import(store: Store, row: Registered, path: str) -> Outcome:
     """Store the features of a file made elsewhere, for the tiles of the same file."""
     from stpath_assets.features import trident  # imported late: reads HDF5, not needed for embedding
 
@@ -165,7 +167,7 @@ def _import(store: Store, row: Registered, path: str) -> Made:
     laid = store.require(TILE_GRIDS.name, row.slide_id)
     fingerprint = extend(laid, facts)
     if store.is_current(GIGAPATH_FEATURES.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     tiles = store.read(TILE_GRIDS.name, row.slide_id)
     ids = tiles["tile_id"].to_pylist()
     # Compare places too: tiles of other tools' files are numbered, so different files have the same ids.
@@ -179,7 +181,7 @@ def _import(store: Store, row: Registered, path: str) -> Made:
     with store.stage(row.slide_id, fingerprint) as stage:
         stage.write(GIGAPATH_FEATURES.name, features.to_table())
         stage.remove(GIGAPATH_THROUGHPUT.name)  # of features that are no longer present
-    return Made(fingerprint, True)
+    return Outcome(fingerprint, True)
 
 
 def read_features(store: Store, slide_id: str) -> Features:

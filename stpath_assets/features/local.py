@@ -66,10 +66,10 @@ class LocalEmbedder:
         """Yield the features of the tiles from index `first` on, one block per batch, in table order."""
         encoder = self.choice.load()
         self.meter = Meter("local", batch_size, devices=[encoder.device])
-        yield from encoded(encoder, tiles, first, batch_size, self.meter)
+        yield from encode_tiles(encoder, tiles, first, batch_size, self.meter)
 
 
-def encoded(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: Meter) -> Iterator[Block]:
+def encode_tiles(encoder: Encoder, tiles: Tiles, first: int, batch_size: int, meter: Meter) -> Iterator[Block]:
     """Read tiles ahead and encode them, one block per batch."""
     rest = replace(tiles, table=tiles.table.slice(first))
     batches = prefetch(rest.batches(batch_size) if len(rest) else iter(()))

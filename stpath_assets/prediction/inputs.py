@@ -16,7 +16,7 @@ ROWS = 2048
 """Tiles processed at once where they do not depend on each other: enough for a fast matrix product, 12 MB of features."""
 
 
-def checked(
+def check_inputs(
     features: npt.ArrayLike, coords: npt.ArrayLike, width: int, tile_ids: Sequence[str] | None
 ) -> tuple[npt.NDArray, npt.NDArray[np.float64]]:
     """Return features (N, width) unchanged, and coords (N, 2) as float64, after checking shapes, types and finite values.

@@ -21,7 +21,7 @@ from stpath_assets.prediction.panels import read_panel
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
@@ -163,16 +163,16 @@ def predict_expression(
     return to_anndata(features, names, x, choice.name, loaded.provenance(organ, tech, asked))
 
 
-def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Made:
+def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Outcome:
     """Bring a registered slide's `stpath_predictions` up to date with its stored features; `genes` None is all genes."""
     fingerprint = choice.extend(store.require(GIGAPATH_FEATURES.name, row.slide_id), row, genes)
     if store.is_current(STPATH_PREDICTIONS.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     features = read_features(store, row.slide_id)
     tile_ids = {"tile_id": np.array(features.tile_ids, object)}
     blocks = _predict_by_gene(choice, features, row, genes)
     store.write_by_gene(STPATH_PREDICTIONS.name, row.slide_id, tile_ids, blocks, fingerprint, model=choice.name)
-    return Made(fingerprint, True)
+    return Outcome(fingerprint, True)
 
 
 def _predict_by_gene(

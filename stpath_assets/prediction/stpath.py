@@ -21,7 +21,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from stpath_assets.errors import FeatureError, SettingsError
 from stpath_assets.prediction import checkpoint
 from stpath_assets.prediction.context import Context
-from stpath_assets.prediction.inputs import ROWS, checked, chunks, scaled_coordinates
+from stpath_assets.prediction.inputs import ROWS, check_inputs, chunks, scaled_coordinates
 from stpath_assets.prediction.products import linear
 from stpath_assets.storage.fingerprint import sha256_of_file
 from stpath_assets.vocabulary import tokens
@@ -139,7 +139,7 @@ class STPath:
     ) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
         """Predict as `predict` does, but yield (genes, values (N, len(genes))) for some genes at a time, to save memory."""
         names, columns = self.vocabulary.select(genes, unknown)
-        x = self._hidden(*checked(features, coords, self.sizes.features, tile_ids), organ, tech, context)
+        x = self._hidden(*check_inputs(features, coords, self.sizes.features, tile_ids), organ, tech, context)
         for part in chunks(len(columns), block_genes(len(x))):
             yield names[part], self._head(x, columns[part])
 

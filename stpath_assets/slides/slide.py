@@ -16,7 +16,7 @@ from stpath_assets.slides import scale
 from stpath_assets.slides.formats import Backend, open_backend
 from stpath_assets.slides.resampling import shrink
 from stpath_assets.slides.source import Source, content_of
-from stpath_assets.threads import ahead
+from stpath_assets.threads import map_ahead
 
 _FINEST_PX = 8
 """Side of the smallest box, in output pixels, at which a damaged part of a scan is located."""
@@ -143,7 +143,7 @@ class Slide:
             for top in range(0, height, rows)
             for left in range(0, width, columns)
         )
-        for _ in ahead(lambda box: fill(*box), boxes):
+        for _ in map_ahead(lambda box: fill(*box), boxes):
             pass
         return out
 

@@ -7,7 +7,7 @@ import numpy as np
 from stpath_assets.errors import SpotsError
 from stpath_assets.slides import Registered
 from stpath_assets.spots.reading import CODE_VERSION, check_inside, read_spots, spots_fingerprint
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import SPOT_EXPRESSION
 
@@ -27,7 +27,7 @@ def spots_from(row: Registered) -> Fingerprint:
     return row.fingerprint.extend(SPOT_EXPRESSION.name, CODE_VERSION, spots_sha256=sha256)
 
 
-def store_spots(store: Store, row: Registered) -> Made:
+def store_spots(store: Store, row: Registered) -> Outcome:
     """Bring a slide's `spot_expression` up to date with its measured files, or remove it if there are none.
 
     Raises `SpotsError` if files cannot be read, or if spots lie outside the slide.
@@ -35,9 +35,9 @@ def store_spots(store: Store, row: Registered) -> Made:
     fingerprint = spots_from(row)
     if row.spots_uri is None:
         store.remove([SPOT_EXPRESSION.name], row.slide_id)
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     if store.is_current(SPOT_EXPRESSION.name, row.slide_id, fingerprint):
-        return Made(fingerprint, False)
+        return Outcome(fingerprint, False)
     path = Path(row.spots_uri)
     measured = read_spots(path)
     check_inside(measured, row.width_px, row.height_px, row.slide_id)
@@ -51,4 +51,4 @@ def store_spots(store: Store, row: Registered) -> Made:
         for i in range(0, len(measured.genes), _BLOCK)
     )
     store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, keys, blocks, fingerprint)
-    return Made(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))
+    return Outcome(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))

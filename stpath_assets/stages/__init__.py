@@ -10,7 +10,7 @@ stored parts, `working` locks a slide while a stage is computed, `ready` checks 
 
 from stpath_assets.stages.plan import STAGES, Plan, Stage
 from stpath_assets.stages.ready import check_ready
-from stpath_assets.stages.states import State, Survey, differences, stale_slides, states_of, told
+from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
 from stpath_assets.stages.working import working
 
 __all__ = [
@@ -23,6 +23,6 @@ __all__ = [
     "differences",
     "stale_slides",
     "states_of",
-    "told",
+    "describe_differences",
     "working",
 ]

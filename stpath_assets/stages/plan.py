@@ -122,13 +122,13 @@ class Plan:
         if settings.encoder_url is not None:
             return embedder_of(settings, choice).facts()
         if settings.encoder == "gigapath":
-            choice = replace(choice, path=weights.present(choice.path, weights.GIGAPATH))
+            choice = replace(choice, path=weights.find_present(choice.path, weights.GIGAPATH))
         return choice.facts()
 
 
 def _model(settings: Settings) -> tuple[dict[str, str], list[str] | None]:
     choice = ModelChoice.for_encoder(settings.encoder, settings)
-    choice = replace(choice, weights=weights.present(choice.weights, weights.STPATH))
+    choice = replace(choice, weights=weights.find_present(choice.weights, weights.STPATH))
     return choice.facts(), choice.panel(settings.genes)
 
 
@@ -159,7 +159,7 @@ def _tile_grids(plan: Plan, row: Registered) -> Fingerprint:
     elif plan.settings_of(row).grid == "spots":
         path = spots.require_path(row)
         key = f"spots {spots.CODE_VERSION} {spots.spots_fingerprint(path)}"
-        laid = SpotGrid.facts_of(hashes.derived(path, key, lambda: SpotGrid.of(spots.read_spots(path)).sha256))
+        laid = SpotGrid.facts_of(hashes.derive(path, key, lambda: SpotGrid.of(spots.read_spots(path)).sha256))
     regions = None if row.regions_uri is None else hashes.sha256_of(Path(row.regions_uri))
     return parameters.extend(row.fingerprint, regions, laid)
 
@@ -196,7 +196,7 @@ def _imported(row: Registered) -> dict[str, Any]:
         return json.dumps({"tiles": tiles, "facts": found.facts})
 
     key = f"features {encoders.CODE_VERSION} {row.fingerprint.digest} {row.width_px} {row.height_px}"
-    return dict(json.loads(hashes.derived(path, key, compute)))
+    return dict(json.loads(hashes.derive(path, key, compute)))
 
 
 STAGES: dict[str, Stage] = {

@@ -65,7 +65,7 @@ class Survey:
         if part is None:
             return State("missing")
         differs = differences(self._stored(stage, row.slide_id), expected)
-        return State("outdated", told(differs), differs)
+        return State("outdated", describe_differences(differs), differs)
 
     def _stored(self, stage: str, slide_id: str) -> Fingerprint:
         """Return what a part was made from. The facts of a whole table are read at the first call."""
@@ -124,7 +124,7 @@ def differences(stored: Fingerprint, expected: Fingerprint) -> tuple[tuple[str, 
     return tuple((n, was, now) for n, was, now in pairs if was != now)
 
 
-def told(differs: tuple[tuple[str, Any, Any], ...], most: int = 3) -> str:
+def describe_differences(differs: tuple[tuple[str, Any, Any], ...], most: int = 3) -> str:
     """Format differences as one line: `organ Breast → Lung, tile_stride 1.0 → 0.5`."""
     said = [f"{name} {_short(was)} → {_short(now)}" for name, was, now in differs[:most]]
     more = [f"{len(differs) - most} more"] if len(differs) > most else []

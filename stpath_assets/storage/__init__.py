@@ -8,6 +8,6 @@ from stpath_assets.storage.by_gene import ByGene
 from stpath_assets.storage.files import atomic_file
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.part import SLIDE_ID
-from stpath_assets.storage.store import Made, Store
+from stpath_assets.storage.store import Outcome, Store
 
-__all__ = ["SLIDE_ID", "ByGene", "Home", "Made", "Store", "atomic_file"]
+__all__ = ["SLIDE_ID", "ByGene", "Home", "Outcome", "Store", "atomic_file"]

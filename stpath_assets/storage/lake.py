@@ -76,7 +76,7 @@ class Lake:
             try:
                 attach(self.home, read_only=False, create=True).close()
             except duckdb.Error as again:
-                raise told(again, self.home) from again
+                raise to_error(again, self.home) from again
 
     @property
     def stamp(self) -> tuple[int, ...] | None:
@@ -93,7 +93,7 @@ class Lake:
                 try:
                     connection = attach(self.home, read_only=not self.home.is_writable)
                 except duckdb.Error as e:
-                    raise told(e, self.home) from e
+                    raise to_error(e, self.home) from e
                 known = _instances[self.home] = (_state(self.home), connection)
             return known[1].cursor()
 
@@ -105,7 +105,7 @@ class Lake:
                 cursor.begin()
                 yield cursor
             except duckdb.Error as e:
-                raise told(e, self.home) from e
+                raise to_error(e, self.home) from e
             finally:
                 with suppress(duckdb.Error):
                     cursor.rollback()
@@ -168,7 +168,7 @@ class Lake:
                     continue
                 if isinstance(e, StorageError):
                     raise
-                raise told(e, self.home) from e
+                raise to_error(e, self.home) from e
         raise AssertionError("unreachable")
 
     @contextmanager
@@ -238,15 +238,15 @@ def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool =
         if home.on_object_store:
             connection.execute(_object_store_secret())
         metadata, options = _metadata(home)
-        options |= {"data_path": quoted(home.tables_path), "override_data_path": "true"}
+        options |= {"data_path": quote(home.tables_path), "override_data_path": "true"}
         if not create:
             options["create_if_not_exists"] = "false"
         if at is not None:
-            options["snapshot_time"] = quoted(at)
+            options["snapshot_time"] = quote(at)
         elif read_only:
             options["read_only"] = ""
         said = ", ".join(f"{k} {v}".strip() for k, v in options.items())
-        connection.execute(f"attach {quoted(f'ducklake:{metadata}')} as {NAME} ({said})")
+        connection.execute(f"attach {quote(f'ducklake:{metadata}')} as {NAME} ({said})")
         connection.execute(f"use {NAME}.main")
     except BaseException:
         connection.close()
@@ -256,15 +256,15 @@ def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool =
 
 def _ask(sql: str) -> str:
     """Return a statement that DuckDB passes on to Postgres."""
-    return f"select * from postgres_query('__ducklake_metadata_{NAME}', {quoted(sql)})"
+    return f"select * from postgres_query('__ducklake_metadata_{NAME}', {quote(sql)})"
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def told(error: duckdb.Error, home: Home) -> StorageError:
+def to_error(error: duckdb.Error, home: Home) -> StorageError:
     """Return a DuckDB error as a one-line `StorageError`: which lake, what is wrong, and what to do."""
     whole = one_line(without_secrets(str(error)))
     said = _ATTACHING.sub("", whole).strip()[:300]
@@ -342,11 +342,11 @@ def _object_store_secret() -> str:
         "session_token": env.get("AWS_SESSION_TOKEN"),
         "region": env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"),
     }
-    said = [f"{k} {quoted(v)}" for k, v in given.items() if v]
+    said = [f"{k} {quote(v)}" for k, v in given.items() if v]
     endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
     if endpoint:
         scheme, _, host = endpoint.rstrip("/").rpartition("://")
-        said += [f"endpoint {quoted(host)}", "url_style 'path'", f"use_ssl {'false' if scheme == 'http' else 'true'}"]
+        said += [f"endpoint {quote(host)}", "url_style 'path'", f"use_ssl {'false' if scheme == 'http' else 'true'}"]
     return f"create secret stpath_tables (type s3{''.join(f', {s}' for s in said)})"
 
 

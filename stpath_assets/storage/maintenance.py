@@ -110,7 +110,7 @@ def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, i
 
     def remove_orphans(_cursor: Cursor) -> None:
         # In a writer's turn, so that no file is registered between the check and its removal.
-        for key, _, changed in list(unknown(store)):
+        for key, _, changed in list(find_unknown(store)):
             if changed < oldest:
                 store.objects.remove(key)
 
@@ -119,7 +119,7 @@ def clean(store: Store, grace: timedelta, orphan_age: timedelta) -> tuple[int, i
     return len(gone), sum(sizes[key] for key in gone)
 
 
-def unknown(store: Store) -> Iterator[tuple[str, int, float]]:
+def find_unknown(store: Store) -> Iterator[tuple[str, int, float]]:
     """Yield files among the tables that the lake does not know: key, bytes and modification time. Skips drafts in progress."""
     known = known_files(store)
     for key, size, changed in store.objects.listing():

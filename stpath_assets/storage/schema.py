@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from stpath_assets.errors import StorageError
-from stpath_assets.storage.lake import NAME, Cursor, quoted
+from stpath_assets.storage.lake import NAME, Cursor, quote
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, PART_TABLES, SLIDES, TABLES, Table
 
 LAYOUT = 2
@@ -60,9 +60,9 @@ def complete(cursor: Cursor, home: str) -> None:
         return
     for table in TABLES.values():
         cursor.execute(f"create or replace view {NAME}.main.{table.name} as {view_sql(table)}")
-        cursor.execute(f"comment on view {NAME}.main.{table.name} is {quoted(f'one row is {table.row}')}")
+        cursor.execute(f"comment on view {NAME}.main.{table.name} is {quote(f'one row is {table.row}')}")
     for name in (*(t.name for t in TABLES.values() if t.inline), "about"):
-        said = f"schema => 'parts', table_name => {quoted(name)}"
+        said = f"schema => 'parts', table_name => {quote(name)}"
         cursor.execute(f"call {NAME}.set_option('data_inlining_row_limit', {INLINE_ROWS}, {said})")
     if "facts" in _columns(cursor, LINEAGE):
         _move_facts(cursor)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from stpath_assets.errors import SlideError
 from stpath_assets.storage.by_gene import tables_of_blocks, write_parquet
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.storage.lake import NAME, Cursor, Lake, quoted
+from stpath_assets.storage.lake import NAME, Cursor, Lake, quote
 from stpath_assets.storage.objects import Objects
 from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, part_key
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, SLIDES, TABLES, Table
@@ -153,9 +153,9 @@ def insert_rows(cursor: Cursor, spec: Table, rows: pa.Table) -> None:
 
 def add_files(cursor: Cursor, table: str, files: Sequence[str]) -> None:
     """Register finished files. DuckLake stores relative paths for files under its data path, so the root can be moved."""
-    listed = ", ".join(quoted(f) for f in files)
+    listed = ", ".join(quote(f) for f in files)
     cursor.execute(
-        f"call ducklake_add_data_files({quoted(NAME)}, {quoted(table)}, [{listed}], schema => 'parts', allow_missing => true)"
+        f"call ducklake_add_data_files({quote(NAME)}, {quote(table)}, [{listed}], schema => 'parts', allow_missing => true)"
     )
 
 

@@ -28,7 +28,7 @@ from stpath_assets.storage import schema
 from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, read_parquet, to_by_gene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.home import Home
-from stpath_assets.storage.lake import NAME, Cursor, Lake, quoted
+from stpath_assets.storage.lake import NAME, Cursor, Lake, quote
 from stpath_assets.storage.locks import lock
 from stpath_assets.storage.objects import Objects
 from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, check_slide_id, part_key, parts_where
@@ -42,11 +42,11 @@ _FINGERPRINTS = f"{_PARTS}.{FINGERPRINTS.name}"
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """The result of bringing a part up to date: its fingerprint, whether it was made now, and notes for the user."""
 
     fingerprint: Fingerprint
-    made: bool
+    recomputed: bool
     notes: tuple[str, ...] = ()
 
 
@@ -193,7 +193,7 @@ class Store:
         """Return what every slide's part of a table was made from, in canonical JSON."""
         # No parameters: with the first one in a process, DuckDB imports pandas, which takes longer than the query.
         return dict(self.rows(
-            f"select slide_id, facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where table_name = {quoted(table)}"
+            f"select slide_id, facts from {_LINEAGE} join {_FINGERPRINTS} using (digest) where table_name = {quote(table)}"
         ))  # fmt: skip
 
     def summary(self, table: str, slide_id: str) -> dict[str, Any]:

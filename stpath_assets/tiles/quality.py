@@ -127,13 +127,13 @@ def _bands(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> tuple[npt.ND
     # In place, because this is the largest image in memory. The variances of successive Gaussians add up.
     smooth = scipy.ndimage.gaussian_filter(grey, _FINE_UM / FOCUS_MPP)
     grey -= smooth
-    fine = reduced(np.square(grey, out=grey), shape)
+    fine = reduce_to(np.square(grey, out=grey), shape)
     smoother = scipy.ndimage.gaussian_filter(smooth, math.sqrt(_COARSE_UM**2 - _FINE_UM**2) / FOCUS_MPP, output=grey)
     smooth -= smoother
-    return fine, reduced(np.square(smooth, out=smooth), shape)
+    return fine, reduce_to(np.square(smooth, out=smooth), shape)
 
 
-def reduced(image: npt.NDArray, shape: tuple[int, int]) -> npt.NDArray:
+def reduce_to(image: npt.NDArray, shape: tuple[int, int]) -> npt.NDArray:
     """Return an image averaged by area to (H, W), with its own type and channels."""
     return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BOX))
 

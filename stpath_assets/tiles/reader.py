@@ -16,7 +16,7 @@ import numpy.typing as npt
 from stpath_assets.errors import SlideError
 from stpath_assets.slides import Slide
 from stpath_assets.slides.resampling import resample_row
-from stpath_assets.threads import ahead
+from stpath_assets.threads import map_ahead
 from stpath_assets.tiles.grid import Grid
 
 CODE_VERSION = "5"
@@ -48,7 +48,7 @@ def read_batches(
         tile: Tile = batches[i // size][i % size]
         return tile
 
-    for band in ahead(source.fill, ((band, [place(i) for i in band]) for band in source.bands()), workers):
+    for band in map_ahead(source.fill, ((band, [place(i) for i in band]) for band in source.bands()), workers):
         for i in band:
             if (i + 1) % size == 0 or i + 1 == n:
                 yield batches.pop(i // size)
@@ -60,10 +60,10 @@ def read_tiles(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = 
         yield from batch
 
 
-def readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> npt.NDArray[np.bool_]:
+def find_readable(slide: Slide, grid: Grid, tile_px: int, *, workers: int | None = None) -> npt.NDArray[np.bool_]:
     """Return which tiles of `grid` can be read at the scale of `tile_px`: (N,) bool. Decodes without resampling."""
     source = _Source.of(slide, grid, tile_px)
-    parts = list(ahead(source.readable_of, source.bands(), workers))
+    parts = list(map_ahead(source.readable_of, source.bands(), workers))
     return np.concatenate(parts) if parts else np.zeros(0, bool)
 
 

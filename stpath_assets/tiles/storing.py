@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from stpath_assets.errors import FeatureError
 from stpath_assets.slides import Registered
-from stpath_assets.storage import Made, Store, pictures
+from stpath_assets.storage import Outcome, Store, pictures
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles.grid import union_share
@@ -19,7 +19,7 @@ from stpath_assets.tiles.survey import Survey, TileParameters, notes_of, survey_
 from stpath_assets.tiles.tiling import grid_of
 
 
-def store_tiles(store: Store, row: Registered, parameters: TileParameters) -> Made:
+def store_tiles(store: Store, row: Registered, parameters: TileParameters) -> Outcome:
     """Bring a registered slide's `tile_grids` and its picture figures/<slide_id>/tiles.png up to date.
 
     The layout must be `GivenTiles` if the slide has a file of features, and only then. Raises `TissueError` if no tile is left;
@@ -36,7 +36,7 @@ def store_tiles(store: Store, row: Registered, parameters: TileParameters) -> Ma
         survey.require_tiles()
         if not is_current:
             _store(store, survey, fingerprint)
-    return Made(fingerprint, not is_current, tuple(_notes(store, row, parameters)))
+    return Outcome(fingerprint, not is_current, tuple(_notes(store, row, parameters)))
 
 
 def _survey(row: Registered, parameters: TileParameters, regions: Regions | None) -> Survey:

@@ -28,10 +28,10 @@ from stpath_assets.tiles.quality import (
     QualityParameters,
     measure,
     quality_maps,
-    reduced,
+    reduce_to,
     sentence,
 )
-from stpath_assets.tiles.reader import OnUnreadable, readable
+from stpath_assets.tiles.reader import OnUnreadable, find_readable
 from stpath_assets.tiles.regions import Regions
 from stpath_assets.tiles.tissue import CODE_VERSION as TISSUE_CODE_VERSION
 from stpath_assets.tiles.tissue import Layers, TissueParameters, layers_of_image
@@ -206,7 +206,7 @@ def survey_slide(slide: Slide, slide_id: str, parameters: TileParameters, region
     grid, columns, hidden = laid.grid.take(keep), {k: v[keep] for k, v in columns.items()}, hidden[keep]
     reason = layout.reasons(columns)
     if dropping:
-        reason = np.where(hidden | ~readable(slide, grid, parameters.tile_px), UNREADABLE, reason)
+        reason = np.where(hidden | ~find_readable(slide, grid, parameters.tile_px), UNREADABLE, reason)
     spot_ids = None if laid.spot_ids is None else [laid.spot_ids[i] for i in np.flatnonzero(keep).tolist()]
     return Survey(slide_id, size, parameters, small, layers, places, laid.outside, grid, columns, reason, spot_ids)
 
@@ -223,11 +223,11 @@ def _images(
 
     def at(mpp: float) -> npt.NDArray[np.uint8]:
         shape = slide.scaled_shape(mpp)
-        return whole if whole.shape[:2] == shape else reduced(whole, shape)
+        return whole if whole.shape[:2] == shape else reduce_to(whole, shape)
 
     share = np.zeros(slide.scaled_shape(mask_mpp), np.float32)
     if unseen is not None:
-        share = reduced(unseen.astype(np.float32), share.shape)
+        share = reduce_to(unseen.astype(np.float32), share.shape)
     return at(FOCUS_MPP), at(mask_mpp), share
 
 

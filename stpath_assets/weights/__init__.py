@@ -5,7 +5,7 @@ compute. The networks are in `features` and `prediction`. Importing it does not 
 """
 
 from stpath_assets.weights.device import Precision, choose_device, choose_precision
-from stpath_assets.weights.files import GIGAPATH, STPATH, locate, present, read_state_dict
+from stpath_assets.weights.files import GIGAPATH, STPATH, find_present, locate, read_state_dict
 from stpath_assets.weights.hub import HubFile
 
 __all__ = [
@@ -16,6 +16,6 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "locate",
-    "present",
+    "find_present",
     "read_state_dict",
 ]

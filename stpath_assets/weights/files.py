@@ -39,11 +39,11 @@ def locate(local: Path | None, published: HubFile) -> Path:
     return hub.fetch(published)
 
 
-def present(local: Path | None, published: HubFile) -> Path:
+def find_present(local: Path | None, published: HubFile) -> Path:
     """Return the local file, or the hub's from its cache. Raises `WeightsError` if neither exists. Downloads nothing."""
     if local is not None:
         return locate(local, published)
-    path = hub.cached(published)
+    path = hub.find_cached(published)
     if path is None:
         ask = "ask for access on its page and set HF_TOKEN, then " if published.gated else ""
         raise WeightsError(

@@ -34,16 +34,16 @@ def cache_file() -> Path:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal, cached or computed. Raises `StorageError` if it cannot be read."""
-    return remembered(path) or computed(path)
+    return find_cached(path) or compute(path)
 
 
-def remembered(path: Path) -> str | None:
+def find_cached(path: Path) -> str | None:
     """Return the cached SHA-256 of the unchanged file, or None."""
     entry = _entries().get(os.path.abspath(path))
     return None if entry is None or entry["state"] != _state(path) or "sha256" not in entry else str(entry["sha256"])
 
 
-def computed(path: Path) -> str:
+def compute(path: Path) -> str:
     """Compute and cache the SHA-256."""
     before = _state(path)
     sha256 = sha256_of_file(path)
@@ -55,7 +55,7 @@ def computed(path: Path) -> str:
     return sha256
 
 
-def derived(path: Path, what: str, compute: Callable[[], str]) -> str:
+def derive(path: Path, what: str, compute: Callable[[], str]) -> str:
     """Return a text that depends only on a file's content and takes long to compute, such as its tiles.
 
     It is cached like hashes, under the name `what`.
@@ -71,13 +71,13 @@ def derived(path: Path, what: str, compute: Callable[[], str]) -> str:
     return value
 
 
-def verified(path: Path) -> tuple[str, str | None]:
+def verify(path: Path) -> tuple[str, str | None]:
     """Compute the SHA-256, and return it with the cached one of the unchanged file, if any.
 
     If the two differ, the cached one is kept: the content changed while size and times did not, so the file was damaged.
     """
-    known = remembered(path)
-    return (computed(path) if known is None else sha256_of_file(path)), known
+    known = find_cached(path)
+    return (compute(path) if known is None else sha256_of_file(path)), known
 
 
 def _state(path: Path) -> list[int] | None:

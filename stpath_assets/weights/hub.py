@@ -52,7 +52,7 @@ def fetch(hub: HubFile) -> Path:
         raise WeightsError(f"{hub.repository} at {hub.revision[:12]}: {_reason(e, hub)}, {by_hand}") from e
 
 
-def cached(hub: HubFile) -> Path | None:
+def find_cached(hub: HubFile) -> Path | None:
     """Return the file in the hub's cache, or None if it has not been fetched. Does not use the network."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpath_assets.catalog.guard import MAX_CHARS, check_statement
-from stpath_assets.catalog.sandbox import GRACE_S, Limits, Result, capped, lock, run
+from stpath_assets.catalog.sandbox import GRACE_S, Limits, Result, cap_memory, lock, run
 from stpath_assets.errors import QueryError
 from stpath_assets.storage.extensions import OFFLINE, load_extensions
 
@@ -495,7 +495,7 @@ from stpath_assets.catalog.sandbox import *
 from stpath_assets.errors import QueryError
 connection, limits = duckdb.connect(), Limits(memory="200MB", threads=2, seconds=1, temp="10MB")
 connection.execute("set memory_limit = '200MB'")
-with capped(limits):
+with cap_memory(limits):
     before = psutil.Process().memory_info().rss
     for sql in ("select range(1000000000)", "select unnest(range(0, 300000000))", "select repeat('x', 4000000000)",
                 "select levenshtein(repeat('ab', 60000), repeat('ba', 60000))"):
@@ -566,8 +566,8 @@ def test_what_was_inlined_later_is_read_while_locked(lab: Lab, tmp_path: Path) -
 def test_capped_gives_the_memory_back() -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    with capped(Limits(memory="1GB")):
+    with cap_memory(Limits(memory="1GB")):
         pass
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
-    with pytest.raises(QueryError, match="not a size"), capped(Limits(memory="a lot")):
+    with pytest.raises(QueryError, match="not a size"), cap_memory(Limits(memory="a lot")):
         pass

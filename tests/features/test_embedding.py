@@ -141,7 +141,7 @@ def test_weights_that_are_not_there_are_said_before_any_work(tmp_path: Path) -> 
 
 def test_stored_features_come_back(store: Store, row: Registered) -> None:
     made = store_features(store, row, DEMO, 16)
-    assert made.made
+    assert made.recomputed
     features = read_features(store, "drawn")
     with row.open() as slide:
         expected = embed(tile(slide), "demo")
@@ -156,14 +156,14 @@ def test_stored_features_come_back(store: Store, row: Registered) -> None:
 def test_features_are_made_again_only_when_their_tiles_are(
     store: Store, row: Registered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store_features(store, row, DEMO, 16).made
+    assert store_features(store, row, DEMO, 16).recomputed
     with monkeypatch.context() as patch:
         patch.setattr(DemoEncoder, "encode", lambda *_: pytest.fail("nothing is to be computed"))
-        assert not store_features(store, row, DEMO, 8).made
+        assert not store_features(store, row, DEMO, 8).recomputed
         store_tiles(store, row, TileParameters())
-        assert not store_features(store, row, DEMO, 16).made
+        assert not store_features(store, row, DEMO, 16).recomputed
     store_tiles(store, row, TileParameters(layout=RegularGrid(min_tissue=0.6)))
-    assert store_features(store, row, DEMO, 16).made
+    assert store_features(store, row, DEMO, 16).recomputed
     assert len(read_features(store, "drawn")) == store.row_count("tile_grids", "drawn")
 
 

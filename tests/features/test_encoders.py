@@ -124,8 +124,8 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_so_are_later_ones(
     batch: npt.NDArray[np.uint8], error: RuntimeError
 ) -> None:
     model = Full(2, error)
-    encoder = vit.TorchEncoder("gigapath", model, module.normalized, "cpu", "float32")
-    whole = vit.TorchEncoder("gigapath", Full(99, error), module.normalized, "cpu", "float32").encode(batch)
+    encoder = vit.TorchEncoder("gigapath", model, module.normalize, "cpu", "float32")
+    whole = vit.TorchEncoder("gigapath", Full(99, error), module.normalize, "cpu", "float32").encode(batch)
     np.testing.assert_array_equal(encoder.encode(batch), whole)
     assert model.given == [5, 2, 2, 1]
     model.given.clear()
@@ -134,7 +134,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_so_are_later_ones(
 
 
 def test_no_room_for_one_tile_is_said(batch: npt.NDArray[np.uint8]) -> None:
-    encoder = vit.TorchEncoder("gigapath", Full(0, ERRORS[0]), module.normalized, "cpu", "float32")
+    encoder = vit.TorchEncoder("gigapath", Full(0, ERRORS[0]), module.normalize, "cpu", "float32")
     with pytest.raises(
         FeatureError, match=r"^gigapath: cpu has too little memory for one tile; free some, or set STPATH_DEVICE"
     ):
@@ -144,7 +144,7 @@ def test_no_room_for_one_tile_is_said(batch: npt.NDArray[np.uint8]) -> None:
 def test_other_errors_are_not_taken_for_want_of_memory(batch: npt.NDArray[np.uint8]) -> None:
     model = Full(2, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        vit.TorchEncoder("gigapath", model, module.normalized, "cpu", "float32").encode(batch)
+        vit.TorchEncoder("gigapath", model, module.normalize, "cpu", "float32").encode(batch)
     assert model.given == [5]
 
 

@@ -290,9 +290,9 @@ def test_every_given_tile_is_kept_and_measured(
     assert any("taken as seen whole" in note for note in made.notes)
     assert not store_tiles(
         store, row, TileParameters(layout=RegularGrid(min_tissue=0.9, stride=2)).of_given(given)
-    ).made
+    ).recomputed
     moved = trident.read(foreign([(0, 0), (300, 501), (700, 500)]), row).tiles
-    assert store_tiles(store, row, TileParameters().of_given(moved)).made
+    assert store_tiles(store, row, TileParameters().of_given(moved)).recomputed
 
 
 def test_a_grid_of_our_own_is_never_laid_in_place_of_given_tiles(

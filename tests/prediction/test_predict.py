@@ -153,7 +153,7 @@ def row() -> Registered:
 def test_what_is_stored_is_what_was_predicted(
     store: Store, row: Registered, features: Features, genes: list[str] | None
 ) -> None:
-    assert store_prediction(store, row, SMALL, genes).made
+    assert store_prediction(store, row, SMALL, genes).recomputed
     back = read_prediction(store, "s1")
     straight = predict_expression(features, "Breast", "Visium", genes, model=SMALL)
     assert back.var_names.tolist() == sorted(straight.var_names), "sorted by gene"
@@ -167,7 +167,7 @@ def test_what_is_stored_is_what_was_predicted(
 def test_a_prediction_is_made_once(store: Store, row: Registered) -> None:
     first = store_prediction(store, row, SMALL, ["ERBB2", "ESR1"])
     again = store_prediction(store, row, SMALL, ["ESR1", "ERBB2"])
-    assert (first.made, again.made) == (True, False), "the order of genes makes no other prediction"
+    assert (first.recomputed, again.recomputed) == (True, False), "the order of genes makes no other prediction"
     assert again.fingerprint.digest == first.fingerprint.digest
 
 
@@ -189,12 +189,12 @@ def test_a_prediction_is_made_anew_when_what_it_is_made_from_changes(
     for what, arguments in changes.items():
         store_prediction(store, row, SMALL, genes)
         made = store_prediction(store, *arguments)
-        assert made.made, what
+        assert made.recomputed, what
         seen.add(made.fingerprint.digest)
     assert len(seen) == len(changes)
     store_prediction(store, row, SMALL, genes)
     keep(store, made_features(20, seed=1))
-    assert store_prediction(store, row, SMALL, genes).made, "other features"
+    assert store_prediction(store, row, SMALL, genes).recomputed, "other features"
 
 
 def test_the_device_makes_no_other_prediction(store: Store, row: Registered) -> None:
@@ -202,7 +202,7 @@ def test_the_device_makes_no_other_prediction(store: Store, row: Registered) -> 
     assert facts["dtype"] == "float32"
     assert facts["genes"] == ["ERBB2"]
     assert "device" not in facts
-    assert store_prediction(store, row, replace(SMALL, device="auto"), ["ERBB2"]).made is (
+    assert store_prediction(store, row, replace(SMALL, device="auto"), ["ERBB2"]).recomputed is (
         SMALL.load().device.type != "cpu"
     )
 

@@ -12,7 +12,7 @@ from stpath_assets.tiles.quality import (
     measure,
     quality_maps,
     reasons,
-    reduced,
+    reduce_to,
     sentence,
     share_lost,
 )
@@ -45,7 +45,7 @@ def sharp(seed: int = 0, contrast: float = 1.0) -> drawn.Image:
 
 def given_tissue(fine: drawn.Image, tissue: drawn.Mask, glass_: drawn.Colour = drawn.WHITE) -> dict[str, np.ndarray]:
     """The measures of the tiles that are all tissue, whatever the mask would say."""
-    small, none = reduced(fine, drawn.SHAPE), np.zeros(drawn.SHAPE, bool)
+    small, none = reduce_to(fine, drawn.SHAPE), np.zeros(drawn.SHAPE, bool)
     layers = Layers(tissue, none, none, np.array(glass_, np.float32))
     grid = regular_grid(small.shape[1], small.shape[0], SIDE)
     columns = measure(quality_maps(fine, small, layers), grid, small.shape[1], small.shape[0])
@@ -122,7 +122,7 @@ def test_ink_of_the_colour_of_a_stain_is_blurred(colour: drawn.Colour, streaks_u
 def test_what_is_half_glass_is_not_blurred_for_it() -> None:
     fine = sharp()
     fine[:, : fine.shape[1] // 2] = 242
-    small = reduced(fine, drawn.SHAPE)
+    small = reduce_to(fine, drawn.SHAPE)
     _, columns = columns_of(small, fine)
     half = (columns["tissue_fraction"] > 0.3) & (columns["tissue_fraction"] < 0.8)
     assert half.any()
@@ -153,7 +153,7 @@ def test_the_share_lost(dropped: dict[str, int], kept: int) -> None:
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5))
 def test_reducing_keeps_the_mean(height: int, width: int, factor: int) -> None:
     image = np.random.default_rng(height).random((height * factor, width * factor), np.float32)
-    small = reduced(image, (height, width))
+    small = reduce_to(image, (height, width))
     expected = image.reshape(height, factor, width, factor).mean((1, 3))
     np.testing.assert_allclose(small, expected, atol=1e-5)
 

@@ -19,7 +19,7 @@ from stpath_assets.slides import open_slide
 from stpath_assets.slides.blocks import BlockLevel
 from stpath_assets.tiles import reader, tile
 from stpath_assets.tiles.grid import Grid, regular_grid, side_in_level0
-from stpath_assets.tiles.reader import read_batches, read_tiles, readable
+from stpath_assets.tiles.reader import find_readable, read_batches, read_tiles
 from tests.conftest import tissue_image, write_tiff
 from tests.slides.test_resampling import checker, resampled
 
@@ -200,7 +200,7 @@ def test_an_empty_grid_has_no_tiles(drawn_slide: Path) -> None:
     with open_slide(drawn_slide) as slide:
         none = regular_grid(1600, 1200, 224).take(np.zeros(0, int))
         assert list(read_tiles(slide, none, 224)) == []
-        assert readable(slide, none, 224).shape == (0,)
+        assert find_readable(slide, none, 224).shape == (0,)
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 1000])
@@ -259,7 +259,7 @@ def test_what_lies_beside_a_damaged_block_is_read(
     scan, grid, on_block = hurt
     image = tissue_image()
     with open_slide(scan) as slide:
-        np.testing.assert_array_equal(readable(slide, grid, 224), ~on_block)
+        np.testing.assert_array_equal(find_readable(slide, grid, 224), ~on_block)
         seen = list(read_tiles(slide, grid.take(~on_block), 224))
     assert len(seen) == len(grid) - on_block.sum()
     for x, y, found in zip(grid.x_px[~on_block].astype(int), grid.y_px[~on_block].astype(int), seen, strict=True):

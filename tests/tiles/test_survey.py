@@ -75,7 +75,7 @@ def test_the_filter_can_be_set_and_is_part_of_what_a_grid_is_made_from(store: St
     loose = TileParameters(layout=RegularGrid(quality=QualityParameters(min_focus=0.0)))
     off = TileParameters(layout=RegularGrid(quality=QualityParameters(drop=False)))
     made = [store_tiles(store, row, p) for p in (strict, loose, off)]
-    assert all(m.made for m in made)
+    assert all(m.recomputed for m in made)
     assert len({m.fingerprint.digest for m in made}) == 3
     assert store.row_count(TILE_GRIDS.name, "spoilt") > 20
     assert store.summary(TILE_GRIDS.name, "spoilt")["dropped"] == {}
@@ -120,7 +120,7 @@ def test_the_picture_is_drawn_again_when_it_is_gone_and_the_grid_stays(store: St
     before, written = picture.read_bytes(), part.stat().st_mtime_ns
     assert pictures.is_current(picture, made.fingerprint.digest)
     picture.unlink()
-    assert not store_tiles(store, row, TileParameters()).made
+    assert not store_tiles(store, row, TileParameters()).recomputed
     assert picture.read_bytes() == before
     assert part.stat().st_mtime_ns == written
     drawn = np.asarray(Image.open(picture)).astype(int)
@@ -178,12 +178,12 @@ def test_registered_regions_are_part_of_what_a_grid_is_made_from(
     row = registry.add(drawn_slide, regions=file)
     assert row.regions_uri == str(file)
     edited = store_tiles(store, row, TileParameters())
-    assert edited.made
+    assert edited.recomputed
     assert edited.fingerprint.digest != plain.fingerprint.digest
     fewer = store.row_count(TILE_GRIDS.name, "drawn")
-    assert not store_tiles(store, registry.add(drawn_slide), TileParameters()).made, "adding again keeps them"
+    assert not store_tiles(store, registry.add(drawn_slide), TileParameters()).recomputed, "adding again keeps them"
     geojson(file, LEFT, "Ignore*")
-    assert store_tiles(store, registry.get("drawn"), TileParameters()).made, "the content counts, not the path"
+    assert store_tiles(store, registry.get("drawn"), TileParameters()).recomputed, "the content counts, not the path"
     file.unlink()
     with pytest.raises(TissueError, match="regions cannot be read"):
         store_tiles(store, registry.get("drawn"), TileParameters())

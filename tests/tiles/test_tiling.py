@@ -127,18 +127,18 @@ def test_a_stored_grid_is_made_again_only_when_what_it_depends_on_changes(store:
     registry = Registry(store)
     row = registry.add(drawn_slide)
     made = store_tiles(store, row, TileParameters())
-    assert made.made
+    assert made.recomputed
     assert store.require(TILE_GRIDS.name, "drawn") == made.fingerprint
-    assert not store_tiles(store, row, TileParameters()).made
-    assert not store_tiles(store, registry.add(drawn_slide, organ="Breast"), TileParameters()).made
+    assert not store_tiles(store, row, TileParameters()).recomputed
+    assert not store_tiles(store, registry.add(drawn_slide, organ="Breast"), TileParameters()).recomputed
     for changed in (
         TileParameters(layout=RegularGrid(min_tissue=0.5)),
         TileParameters(tile_px=256),
         TileParameters(mpp=0.6),
         TileParameters(tissue=TissueParameters(min_texture=6.0)),
     ):
-        assert store_tiles(store, row, changed).made
-    assert store_tiles(store, registry.add(drawn_slide, mpp=0.49), TileParameters()).made
+        assert store_tiles(store, row, changed).recomputed
+    assert store_tiles(store, registry.add(drawn_slide, mpp=0.49), TileParameters()).recomputed
 
 
 def test_a_damaged_grid_is_made_again(store: Store, drawn_slide: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_damaged_grid_is_made_again(store: Store, drawn_slide: Path) -> None:
     path = store.path(TILE_GRIDS.name, "drawn")
     whole = path.read_bytes()
     path.write_bytes(whole[:200])
-    assert store_tiles(store, row, TileParameters()).made
+    assert store_tiles(store, row, TileParameters()).recomputed
     assert store.path(TILE_GRIDS.name, "drawn").read_bytes() == whole
 
 

@@ -67,8 +67,8 @@ def test_what_changed_behind_its_back_is_only_seen_by_computing(file: Path) -> N
     stat = file.stat()
     file.write_bytes(b"two")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert hashes.remembered(file) == sha(b"one")
-    assert hashes.computed(file) == sha(b"two")
+    assert hashes.find_cached(file) == sha(b"one")
+    assert hashes.compute(file) == sha(b"two")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import dagster as dg
 from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
-from stpath_assets.storage import Made, Store, pictures
+from stpath_assets.storage import Outcome, Store, pictures
 from stpath_assets.tables import SLIDES
 
 
@@ -33,4 +33,4 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
         "organ": row.organ or "none",
         "tech": row.tech or "none",
     }
-    return result(context, settings, SLIDES, Made(row.row_fingerprint, row != before, tuple(row.warnings)), metadata)
+    return result(context, settings, SLIDES, Outcome(row.row_fingerprint, row != before, tuple(row.warnings)), metadata)

@@ -16,7 +16,7 @@ from stpath_assets.errors import StpathError
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, working
-from stpath_assets.storage import Made, Store
+from stpath_assets.storage import Outcome, Store
 from stpath_assets.tables import SLIDES, Table
 
 OWNERS = ["team:pathology"]
@@ -107,7 +107,7 @@ def result(
     context: dg.AssetExecutionContext,
     settings: Settings,
     table: Table,
-    made: Made,
+    made: Outcome,
     metadata: dict[str, Any] | None = None,
     checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult:
@@ -124,7 +124,7 @@ def metadata_of(
     settings: Settings,
     table: Table,
     slide_id: str,
-    made: Made,
+    made: Outcome,
     metadata: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return every asset's metadata of a slide's part: rows, path, size, notes, and extra metadata. Logs the notes."""
@@ -140,7 +140,7 @@ def metadata_of(
     return {
         "dagster/partition_row_count": 1 if table is SLIDES else store.row_count(table.name, slide_id),
         **where,
-        "made": made.made,
+        "made": made.recomputed,
         **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
         **(metadata or {}),
     }

@@ -53,10 +53,10 @@ def load(path: Path, device: str = "cpu", precision: Precision = "float32", **ar
             f"unknown or of another shape, first {wrong[0]}; fetch pytorch_model.bin again"
         )
     model.load_state_dict({k: v.float() for k, v in state.items()}, strict=True, assign=True)
-    return TorchEncoder("gigapath", model, normalized, device, precision)
+    return TorchEncoder("gigapath", model, normalize, device, precision)
 
 
-def normalized(batch: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+def normalize(batch: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
     """Convert (B, 224, 224, 3) uint8 RGB to the network's input, (B, 3, 224, 224) float32, on a device.
 
     Raises `FeatureError` for tiles of another size: the model was not trained with resized tiles.
