@@ -20,8 +20,8 @@ from stpath_assets.errors import StpathError
 @click.option(
     "--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask; or none."
 )
-@click.option("--features", type=click.Path(), help="TRIDENT's .h5 of GigaPath features, in place of ours; or none.")
-@click.option("--patient", help="Patient that the section is of.")
+@click.option("--features", type=click.Path(), help="Imported GigaPath features, TRIDENT's .h5; or none.")
+@click.option("--patient", help="Patient of the section.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @common
 def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:

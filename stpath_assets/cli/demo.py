@@ -10,7 +10,10 @@ from stpath_assets.cli.options import common
 @click.command()
 @common
 def demo(home: str | None) -> None:
-    """Run the whole main job on phantom slides with simulated counts: no weights, no network."""
+    """Run the main job on phantom slides.
+
+    The counts are simulated. No weights and no network are needed.
+    """
     from stpath_assets.cli.run import bring_up_to_date
     from stpath_assets.cli.terminal import progress_bars, say_what_next
     from stpath_assets.demo.root import prepare

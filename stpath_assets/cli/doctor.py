@@ -20,7 +20,10 @@ from stpath_assets.cli.options import common, json_option
 def doctor(
     home: str | None, compare: bool, tile: Path | None, embedding: Path | None, checksums: bool, as_json: bool
 ) -> None:
-    """Check that everything is there and intact, and end dead runs; exit code 1 if something is wrong."""
+    """Check data root, weights and device.
+
+    Also ends dead runs. The exit code is 1 if something is wrong.
+    """
     from stpath_assets.cli.terminal import show_checks
     from stpath_assets.defs.doctor import all_checks
 

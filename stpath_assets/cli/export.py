@@ -13,7 +13,10 @@ from stpath_assets.cli.options import common
 @click.option("--out", required=True, type=click.Path(dir_okay=False))
 @common
 def export(slide_id: str, home: str | None, form: str, out: str) -> None:
-    """Write a slide's stored prediction (h5ad), or its tiles and features (trident), in another tool's format."""
+    """Write a slide for other tools.
+
+    h5ad is its stored prediction, trident its tiles and features.
+    """
     from stpath_assets.exports import write_h5ad, write_trident
     from stpath_assets.prediction import read_prediction
     from stpath_assets.settings import load_settings

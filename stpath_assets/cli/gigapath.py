@@ -10,21 +10,28 @@ from stpath_assets.cli.options import common
 
 @click.group()
 def gigapath() -> None:
-    """The warm encoder on a Ray cluster: loaded once, used by the steps of many runs."""
+    """Serve the encoder on a Ray cluster.
+
+    It is loaded once and used by the steps of many runs.
+    """
 
 
 @gigapath.command("serve")
 @click.option("--encoder", default="gigapath", show_default=True, help="gigapath, demo or timm:MODEL.")
 @click.option("--replicas", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--gpus", type=click.FloatRange(0), help="GPUs a replica; 0 is on CPU.  [default: 1 where there is one]")
-@click.option("--cpus", type=click.FloatRange(0), default=1.0, show_default=True, help="CPUs a replica.")
 @click.option(
-    "--max-in-flight", type=click.IntRange(1), default=2, show_default=True, help="Batches a replica at once."
+    "--gpus", type=click.FloatRange(0), help="GPUs per replica; 0 uses the CPU.  [default: 1 if there is one]"
 )
-@click.option("--address", help="Ray cluster, host:port or auto.  [default: one is started]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens; 0.0.0.0 for other machines.")
+@click.option("--cpus", type=click.FloatRange(0), default=1.0, show_default=True, help="CPUs per replica.")
+@click.option(
+    "--max-in-flight", type=click.IntRange(1), default=2, show_default=True, help="Batches per replica at a time."
+)
+@click.option("--address", help="Ray cluster, host:port or auto.  [default: start one]")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for other machines."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-@click.option("--detach", is_flag=True, help="Return when it is ready; it is served until the cluster ends.")
+@click.option("--detach", is_flag=True, help="Return when it is ready. It is served until the cluster ends.")
 @common
 def serve_encoder(home: str | None, encoder: str, address: str | None, detach: bool, **given: Any) -> None:
     """Serve the encoder until Ctrl-C, to everyone with the token."""

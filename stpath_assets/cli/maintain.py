@@ -8,7 +8,10 @@ from stpath_assets.cli.options import common
 @click.command()
 @common
 def maintain(home: str | None) -> None:
-    """Merge small parts, expire old states of the tables and remove unused files."""
+    """Merge small files, remove unused ones.
+
+    Also expires old states of the tables.
+    """
     from datetime import timedelta
 
     from stpath_assets.cli.terminal import progress_bars

@@ -18,7 +18,10 @@ from stpath_assets.cli.options import common, encoder_option, genes_option, mpp_
 @encoder_option
 @common
 def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: Any, **given: Any) -> None:
-    """Predict one slide into an .h5ad, without a data root."""
+    """Predict one slide into an .h5ad file.
+
+    No data root is needed.
+    """
     from stpath_assets.cli.terminal import progress_bars
 
     with progress_bars() as listen:

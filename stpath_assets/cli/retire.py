@@ -10,7 +10,10 @@ from stpath_assets.cli.options import common
 @click.option("--reason")
 @common
 def retire(slide_id: str, home: str | None, reason: str | None) -> None:
-    """Take a slide out of the catalog and of later runs; deletes nothing."""
+    """Take a slide out of later runs.
+
+    It also leaves the catalog. Nothing is deleted.
+    """
     from stpath_assets.defs.materialize import sync_partitions
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry

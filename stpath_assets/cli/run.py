@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @json_option
 @common
 def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
-    """Bring slides up to date, all stages; without SLIDE_ID all registered slides."""
+    """Bring slides up to date, all stages.
+
+    Without SLIDE_ID, all registered slides.
+    """
     from stpath_assets.prediction import panels
     from stpath_assets.settings import load_settings
 

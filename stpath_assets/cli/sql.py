@@ -10,11 +10,13 @@ from stpath_assets.cli.options import common
 @click.command()
 @click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
-@click.option("--at", help="Ask the tables as they were then: 2026-11-01, or '2026-11-01 12:00'.")
+@click.option("--at", help="Query the tables as they were then: 2026-11-01, or '2026-11-01 12:00'.")
 @click.option("--attach", is_flag=True, help="Print how to open the lake from DuckDB's shell, Python, R and DBeaver.")
 @common
 def sql(query: str | None, home: str | None, form: str, at: str | None, attach: bool) -> None:
-    """Query the catalog in SQL, read-only; - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
+    """Query the catalog in SQL, read-only.
+
+    - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
     stpath_predictions, spot_expression, evaluation_metrics, lineage, stale_slides, ...
     """
     from stpath_assets.catalog import attach_lines

@@ -11,7 +11,10 @@ from stpath_assets.cli.options import common, json_option
 @json_option
 @common
 def status(home: str | None, as_json: bool) -> None:
-    """Show the state of each slide's stages: current, outdated with the reason, failed with the error, missing, or none."""
+    """Show the state of each slide's stages.
+
+    They are current, outdated with the reason, failed with the error, missing, or none.
+    """
     from stpath_assets.cli.terminal import status_table
     from stpath_assets.settings import load_settings
     from stpath_assets.stages import Plan, states_of

@@ -15,7 +15,7 @@ warnings.filterwarnings("ignore", message="Asset job main materializes assets wi
 main = dg.define_asset_job(
     "main",
     selection=dg.AssetSelection.all() - dg.AssetSelection.assets("catalog"),
-    description="All stages of a slide, from the scan to its scores. What is up to date is not computed again.",
+    description="All stages of a slide, from the scan to its scores. Stages that are up to date are not computed again.",
 )
 
 count_catalog = dg.define_asset_job(
@@ -33,9 +33,7 @@ def maintain_lake(context: dg.OpExecutionContext, settings: dg.ResourceParam[Set
     context.add_output_metadata(done.__dict__)
 
 
-@dg.job(
-    description="Merges small parts, forgets snapshots older than `snapshot_days` and removes files that nothing names."
-)
+@dg.job(description="Merges small parts, expires snapshots older than `snapshot_days` and removes unused files.")
 def maintain() -> None:
     """Run `stpath-assets maintain`."""
     maintain_lake()

@@ -12,9 +12,9 @@ class SettingsConfig(dg.Config):
     run. Given values are stored with the slide.
     """
 
-    home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default place")
-    encoder: str | None = Field(None, description="`gigapath` or `demo`; empty: as the settings say")
-    genes: str | None = Field(None, description="gene symbols, comma-separated, or `all`; empty: as the settings say")
+    home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default")
+    encoder: str | None = Field(None, description="`gigapath` or `demo`; empty: as in the settings")
+    genes: str | None = Field(None, description="gene symbols, comma-separated, or `all`; empty: as in the settings")
 
 
 @dg.resource(config_schema=SettingsConfig.to_config_schema(), description="The settings of the data root.")

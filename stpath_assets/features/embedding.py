@@ -187,7 +187,7 @@ def _import(store: Store, row: Registered, path: str) -> Outcome:
 def read_features(store: Store, slide_id: str) -> Features:
     """Read a slide's stored features with the tiles they belong to.
 
-    Raises `FeatureError` if the tiles have been made anew since, or the features have a wrong width.
+    Raises `FeatureError` if the tiles were made again since, or the features have a wrong width.
     """
     tiles, rows = store.read(TILE_GRIDS.name, slide_id), store.read(GIGAPATH_FEATURES.name, slide_id)
     same = rows["tile_id"].equals(tiles["tile_id"])

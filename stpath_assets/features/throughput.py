@@ -18,7 +18,7 @@ from stpath_assets.tables import GIGAPATH_THROUGHPUT
 
 @dataclass
 class Meter:
-    """Filled by whoever computes features.
+    """Measurements of one computation of features.
 
     `waiting_s`: seconds in which nothing was computed because pixels were missing. `computing_s`: seconds in the encoder, or
     until a server answered. `devices`: what computed. `gpu_memory_bytes`: peak allocation on one GPU, None without a GPU.

@@ -218,7 +218,7 @@ def to_anndata(
 def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
     """Read a slide's stored prediction, in the form that `predict_expression` returns.
 
-    Raises `StorageError` if there is none, `FeatureError` if the tiles have been made anew since.
+    Raises `StorageError` if there is none, `FeatureError` if the tiles were made again since.
     """
     part, features = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id), read_features(store, slide_id)
     same = part.keys["tile_id"].tolist() == features.tile_ids

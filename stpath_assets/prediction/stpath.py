@@ -34,7 +34,7 @@ CHUNK_BYTES = 24 * 2**20
 
 MIN_CHUNK = 128  # with fewer rows, matrix products would starve, whatever the memory
 
-FUSED_ROWS = 16384  # rows of the MLP at once beside fused attention: what keeps a GPU busy
+FUSED_ROWS = 16384  # rows of the MLP at a time with fused attention, to keep a GPU busy
 
 BLOCK_BYTES = 8 * 2**20
 """Memory for the values of a block of genes in `predict_blocks`."""

@@ -22,7 +22,7 @@ from stpath_assets.storage import atomic_file, fingerprint
 
 _URL = re.compile(r"[A-Za-z][\w+.:-]*://")
 _CHUNK = 1 << 22
-# Query parameters that grant access to whoever has the URL: those of S3, Google Cloud, Azure (`sig`), and tokens.
+# Query parameters that grant access to anyone with the URL: those of S3, Google Cloud, Azure (`sig`), and tokens.
 _SECRET = re.compile(r"signature|credential|token|secret|password|passwd|^sig$|api_?key|access_?key", re.IGNORECASE)
 # File system attributes that change when the content of a file does.
 _VERSION_KEYS = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "md5Hash")

@@ -269,7 +269,7 @@ def to_error(error: duckdb.Error, home: Home) -> StorageError:
     whole = one_line(without_secrets(str(error)))
     said = _ATTACHING.sub("", whole).strip()[:300]
     if _IO.search(whole) and shutil.disk_usage(home.root).free < _ROOM:
-        whole += ": disk is full"  # SQLite does not say so of the files beside its database
+        whole += ": disk is full"  # SQLite does not report this for the files next to its database
     for pattern, what in (
         (_NONE, f"{home.name}: holds no slides yet; add one: stpath-assets add SLIDE"),
         (_FULL, f"{home.root}: cannot be written, the disk is full; free some room and run again"),
@@ -305,7 +305,7 @@ def _copied(sqlite: Path) -> Path:
             (folder / name).unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 shutil.copyfile(sqlite.with_name(name), folder / name)
-        if _stamp(sqlite) == before:  # nobody wrote meanwhile
+        if _stamp(sqlite) == before:  # no write in the meantime
             break
     while len(_copies) > _KEPT_COPIES:
         shutil.rmtree(_copies.pop(0), ignore_errors=True)

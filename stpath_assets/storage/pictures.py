@@ -28,7 +28,7 @@ DEMO_NOTE = "demo weights, not biology"
 """The note on every picture made with the demo weights."""
 
 _MADE_FROM = "stpath_fingerprint"
-_SHOWN = 4  # pictures of a panel that metadata shows too: it is to be glanced at
+_SHOWN = 4  # pictures of a panel that metadata shows, for a glance
 
 
 def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:

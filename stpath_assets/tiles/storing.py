@@ -64,7 +64,7 @@ def require_current_grid(store: Store, slide_id: str, table: str, same_tiles: bo
     """Return the fingerprint of a slide's stored `table`, which was made from the slide's stored tiles.
 
     `same_tiles` says whether its tile_ids are those of the tiles, for callers that have read both. Raises `FeatureError` if the
-    tiles have been made anew since, `StorageError` if the slide has no such part.
+    tiles were made again since, `StorageError` if the slide has no such part.
     """
     stored = store.require(table, slide_id)
     if not (same_tiles and stored.extends(store.require(TILE_GRIDS.name, slide_id))):

@@ -21,7 +21,7 @@ from stpath_assets.storage.fingerprint import sha256_of_file
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK_S = 10.0
-_OF = "\n"  # between a file's path and what is remembered of it beside its hash: in no sane path
+_OF = "\n"  # separates a path from the name of a derived text; no sane path contains it
 
 
 def cache_file() -> Path:

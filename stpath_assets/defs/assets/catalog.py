@@ -13,7 +13,7 @@ from stpath_assets.storage import Store
 @dg.asset(
     deps=list(STAGES),
     group_name="catalog",
-    description="The lake's views, current with each stage's write. Counts the parts of all slides and what is to be made again.",
+    description="The lake's views, current with each stage's write. Counts the parts of all slides, and the outdated ones.",
     owners=OWNERS,
     kinds={"duckdb"},
     code_version="2",

@@ -15,7 +15,7 @@ from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION
 @per_slide(
     SPOT_EXPRESSION,
     group="evaluation",
-    description="Raw counts of the measured expression that came with the scan, if any did.",
+    description="Raw counts of the measured expression that was added with the scan, if any.",
 )
 def spot_expression(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Read measured expression."""

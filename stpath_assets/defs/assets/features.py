@@ -16,7 +16,7 @@ from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT
 @per_slide(
     GIGAPATH_FEATURES,
     group="features",
-    description="1536 numbers by GigaPath's tile encoder, or by the demo descriptor where `encoder` says so.",
+    description="1536 numbers by GigaPath's tile encoder, or by the demo descriptor if `encoder` is `demo`.",
     gpu=True,
     slides_a_run=FEATURES_A_RUN,
 )

@@ -18,7 +18,7 @@ VARIES = "varies_over_tiles"
 @per_slide(
     STPATH_PREDICTIONS,
     group="prediction",
-    description="Predicted by STPath for the genes asked for, given organ and technology.",
+    description="Predicted by STPath for the requested genes, given organ and technology.",
     gpu=True,
     slides_a_run=PREDICTIONS_A_RUN,
     checks=[

@@ -12,7 +12,7 @@ from stpath_assets.tables import SLIDES
 @per_slide(
     SLIDES,
     group="slides",
-    description="Checks that the scan is still there and whole, and hashes its content; registered by `stpath-assets add`.",
+    description="Checks that the scan is there and intact, and hashes its content. `stpath-assets add` registers scans.",
 )
 def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Refresh a slide's row."""

@@ -26,17 +26,17 @@ MAX_TISSUE = 0.98
 @per_slide(
     TILE_GRIDS,
     group="tiles",
-    description="224 px at 0.5 µm per pixel: 112 µm a side on the scan, whatever its scale.",
+    description="224 px at 0.5 µm per pixel: 112 µm a side on the scan, at any scale.",
     checks=[
         dg.AssetCheckSpec(
             COVERAGE,
             asset="tile_grids",
-            description="The tissue mask covers some, but not all of the slide: one that takes all has most likely failed.",
+            description="The tissue mask covers some, but not all of the slide. A mask that covers all has most likely failed.",
         ),
         dg.AssetCheckSpec(
             LOST,
             asset="tile_grids",
-            description="The quality filter dropped no more of the tiles with tissue than `max_lost`.",
+            description="The quality filter dropped at most the share `max_lost` of the tiles with tissue.",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 Each batch is a request in its own thread, and no more are sent at once than the replicas take. If a replica dies or the server
 goes away, the request is retried once the server answers again, up to `RECOVER_S`; the HTTP status says which failures these
-are (`messages`). Equal batches give equal bits, whoever computes them. Ray is not needed here.
+are (`messages`). Equal batches give equal bits on every replica. Ray is not needed here.
 """
 
 import socket
