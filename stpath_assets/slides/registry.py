@@ -234,7 +234,7 @@ class Registry:
 def _size_of(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:  # what is wrong with it is said when it is opened
+    except OSError:  # opening it will report the error
         return None
 
 

@@ -358,7 +358,7 @@ def _state(home: Home) -> tuple[int, ...]:
         stat = home.sqlite.stat()
     except FileNotFoundError:
         return (os.getpid(), 0, 0)
-    read_only = () if home.is_writable else _stamp(home.sqlite)  # a copy was read, of what may be written elsewhere
+    read_only = () if home.is_writable else _stamp(home.sqlite)  # a copy is read, and others may write the original
     return (os.getpid(), stat.st_ino, stat.st_dev, *read_only)
 
 

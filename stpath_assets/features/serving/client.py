@@ -43,7 +43,7 @@ LOADING_S = 600.0
 
 _CONNECT_S = 5.0
 _PAUSE_S = 0.5
-_TRIES = 5  # of a request that a replica dies at: then the request is what kills it
+_TRIES = 5  # of a request that kills its replicas
 _SERVE = "start it: stpath-assets gigapath serve"
 
 

@@ -47,7 +47,7 @@ def serve(
     `address` None starts a cluster on this machine that ends with this process. Raises `ServingError` if the cluster cannot be
     reached or lacks what the replicas need, and any error of loading the encoder.
     """
-    facts = choice.facts()  # here first: what is wrong with the weights is then one line, and not a replica's log
+    facts = choice.facts()  # here first, so that an error in the weights is one line, not a replica's log
     if address is None:
         ray = import_ray()
         ray.init(

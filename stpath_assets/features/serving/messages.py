@@ -180,7 +180,7 @@ def _places(body: bytes) -> Places:
         sides = table["tile_px"].to_numpy()
         if not len(sides) or sides.min() < 1 or (sides != sides[0]).any():
             raise ValueError("no tiles, or none of one size")
-    except Exception as e:  # Arrow raises errors of many kinds, OSError among them, for what is no stream
+    except Exception as e:  # for malformed streams Arrow raises many kinds of errors, even OSError
         raise MessageError(f"not places of tiles ({type(e).__name__}: {e})") from e
     if len(sides) * int(sides[0]) ** 2 * 3 > MAX_BYTES:
         raise MessageError("more pixels than a batch has; lower the batch size", Status.TOO_LARGE)
