@@ -20,6 +20,14 @@ def describe(error: BaseException, most: int = 160) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def may_pass(error: BaseException) -> bool:
+    """Return whether the same work may succeed later without a change: a network or server that failed, a full memory."""
+    if isinstance(error, StpathError):
+        return error.may_pass
+    # torch's own class for a full GPU; comparing names spares loading torch.
+    return isinstance(error, MemoryError | ConnectionError | TimeoutError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def without_secrets(text: str) -> str:
     """Return a text with the passwords of URLs and connection strings replaced by `***`."""
     return _SECRET.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
@@ -28,6 +36,9 @@ def without_secrets(text: str) -> str:
 class StpathError(Exception):
     """Base class of every error whose text is meant for the user."""
 
+    may_pass = False
+    """Whether the same work may succeed later without a change, as when a server did not answer."""
+
 
 class SettingsError(StpathError):
     """A setting is missing, misspelt or contradictory."""
@@ -35,6 +46,14 @@ class SettingsError(StpathError):
 
 class SlideError(StpathError):
     """A scan cannot be opened, read or registered."""
+
+
+class SameContentError(SlideError):
+    """A scan has the same content as a registered one at another path."""
+
+
+class ManifestError(StpathError):
+    """A manifest or sidecar that cannot be read, or says something wrong."""
 
 
 class ScaleError(SlideError):

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     unreadable: Literal["fail", "drop"] = Field(
         "fail", description="what becomes of tiles whose pixels cannot be decoded: the slide fails, or they are dropped"
     )
+    slides_per_run: int = Field(
+        16, ge=1, le=1000, description="slides that a backfill takes through all stages in one run"
+    )
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
     _asked: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -116,6 +116,7 @@ SLIDES = Table(
             _column(
                 "asked_genes", pa.string(), "`--genes` of the slide's last run; NULL is the setting", nullable=True
             ),
+            _column("more", pa.string(), "further columns of its manifest or sidecar, JSON", nullable=True),
         ]
     ),
     inline=True,

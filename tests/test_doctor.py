@@ -371,7 +371,7 @@ def test_dead_runs_are_ended_and_their_slots_given_back(settings: Settings) -> N
         storage = opened.event_log_storage
         storage.set_concurrency_slots("gpu", 4)
         dead, over, busy = (
-            opened.add_run(dg.DagsterRun("main", status=status, tags={"stpath/process": process}))
+            opened.add_run(dg.DagsterRun("process_slide", status=status, tags={"stpath/process": process}))
             for status, process in (
                 (dg.DagsterRunStatus.STARTED, f"{socket.gethostname()}/{2**22 + 7}/1"),
                 (dg.DagsterRunStatus.FAILURE, ""),

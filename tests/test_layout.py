@@ -19,6 +19,7 @@ ORDER = (
     "weights",
     "slides",
     "spots",
+    "ingestion",
     "tiles",
     "features",
     "prediction",

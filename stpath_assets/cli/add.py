@@ -1,16 +1,25 @@
 """`add`: registers scans."""
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stpath_assets.cli.options import common, complain, mpp_option, note
-from stpath_assets.errors import StpathError
+
+if TYPE_CHECKING:
+    from stpath_assets.ingestion import Entry
+    from stpath_assets.slides import Registered
+
+_OF_ONE = ("slide_id", "spots", "regions", "features")
 
 
 @click.command()
-@click.argument("scans", metavar="SLIDE...", nargs=-1, required=True, type=click.Path())
+@click.argument("scans", metavar="[SLIDE|FOLDER]...", nargs=-1, type=click.Path())
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="CSV with a row per scan: file, organ, tech, spots, …."
+)
 @click.option("--organ", help="Organ, by STPath's names (Breast, Brain, ...); or none.")
 @click.option("--tech", help="Technology: Visium, ST, Xenium or Visium HD; or none.")
 @mpp_option(from_file=True)
@@ -21,36 +30,101 @@ from stpath_assets.errors import StpathError
     "--regions", type=click.Path(), help="GeoJSON of regions that replace or restrict the tissue mask; or none."
 )
 @click.option("--features", type=click.Path(), help="Imported GigaPath features, TRIDENT's .h5; or none.")
-@click.option("--patient", help="Patient of the section.")
+@click.option("--patient", "patient_id", help="Patient of the section.")
+@click.option("--cohort", help="Cohort that the slide belongs to.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
+@click.option("--dry-run", is_flag=True, help="Show what would be registered, and register nothing.")
 @common
-def add(scans: tuple[str, ...], home: str | None, **known: Any) -> None:
-    """Register scans. They are read in place, never moved."""
-    from stpath_assets.features import trident
+def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run: bool, **given: Any) -> None:
+    """Register scans. They are read in place, never moved.
+
+    In a FOLDER, all scans are found, with what its manifest.csv and sidecars say of them.
+    """
+    from stpath_assets.ingestion import preview
     from stpath_assets.settings import load_settings
-    from stpath_assets.slides import Registry, scale
+    from stpath_assets.slides import Registry
     from stpath_assets.storage import Store
 
-    if len(scans) > 1 and any(known[name] for name in ("slide_id", "spots", "regions", "features")):
+    if not scans and manifest is None:
+        raise click.UsageError("give a SLIDE, a FOLDER or --manifest FILE")
+    several = len(scans) > 1 or manifest is not None or any(Path(scan).is_dir() for scan in scans)
+    if several and any(given[name] for name in _OF_ONE):
         raise click.UsageError("--id, --spots, --regions and --features belong to one slide: add it by itself")
     settings = load_settings(home)
-    registry, added, notes = Registry(Store.of(settings)), 0, list[str]()
-    for scan in scans:
-        try:
-            notes.clear()
-            row = registry.add(scan, check=lambda row: notes.extend(trident.check(row)), **known)
-        except StpathError as e:
-            complain(str(e))
-            continue
-        added += 1
-        for warning in (*row.warnings, *notes):
-            note(warning)
-        click.echo(
-            f"{row.slide_id}: {row.width_px} x {row.height_px} px, {scale.text(row.mpp_xy, 'g')} µm/px ({row.mpp_source}), "
-            f"{row.organ or 'organ not given'}, {row.tech or 'technology not given'}"
-        )
+    entries, others, problems = _collect(scans, manifest, given)
+    for problem in problems:
+        complain(problem)
+    registry = Registry(Store.of(settings))
+    if dry_run:
+        from stpath_assets.cli.terminal import preview_table
+
+        preview_table(preview(registry.all() if registry.store.is_there() else [], entries))
+        sys.exit(1 if problems else 0)
+    added, twice = _register(registry, entries)
     if added:
         from stpath_assets.defs.materialize import sync_partitions
 
         sync_partitions(settings)
-    sys.exit(0 if added == len(scans) else 1)
+    if several:
+        failed = len(entries) - added - twice + len(problems)
+        click.echo(f"{added} registered, {failed} failed, {twice} with the content of another, {others} other files")
+    elif twice:
+        sys.exit(1)
+    sys.exit(0 if added + twice == len(entries) and not problems else 1)
+
+
+def _collect(
+    scans: tuple[str, ...], manifest: Path | None, given: dict[str, Any]
+) -> tuple[list["Entry"], int, list[str]]:
+    """Return the entries of all arguments, the number of files that are no scans, and what cannot be used."""
+    from stpath_assets.ingestion import Entry, Known, find_scans, read_manifest
+
+    entries, others, problems = list[Entry](), 0, list[str]()
+    for scan in scans:
+        if Path(scan).is_dir():
+            found = find_scans(Path(scan))
+            entries, others, problems = entries + found.entries, others + found.others, problems + found.problems
+        else:
+            entries.append(Entry(scan))
+    if manifest is not None:
+        read = read_manifest(manifest)
+        entries, problems = entries + read.entries, problems + read.problems
+    # Options say what a manifest or sidecar does not.
+    options = {name: value for name, value in given.items() if value is not None}
+    said = (entry.known.model_dump(exclude_none=True) for entry in entries)
+    return (
+        [
+            Entry(e.scan, Known.model_construct(**{**options, **of}), e.origin)
+            for e, of in zip(entries, said, strict=True)
+        ],
+        others,
+        problems,
+    )
+
+
+def _register(registry: Any, entries: list["Entry"]) -> tuple[int, int]:
+    """Register scans and print a line for each. Returns how many were, and how many have the content of another."""
+    from stpath_assets.features import trident
+    from stpath_assets.ingestion import add_entries
+
+    added, twice, notes = 0, 0, list[str]()
+    for outcome in add_entries(registry, entries, check=lambda row: notes.extend(trident.check(row))):
+        if outcome.row is None:
+            complain(outcome.error)
+            twice += outcome.is_twice
+        else:
+            added += 1
+            for warning in (*outcome.row.warnings, *notes):
+                note(warning)
+            click.echo(_line(outcome.row))
+        notes.clear()
+    return added, twice
+
+
+def _line(row: "Registered") -> str:
+    from stpath_assets.slides import scale
+
+    return (
+        f"{row.slide_id}: {row.width_px} x {row.height_px} px, {scale.text(row.mpp_xy, 'g')} µm/px ({row.mpp_source}), "
+        f"{row.organ or 'organ not given'}, {row.tech or 'technology not given'}"
+    )

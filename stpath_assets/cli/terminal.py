@@ -82,6 +82,22 @@ def status_table(rows: list[dict[str, Any]]) -> None:
             console.print(one_line(f"{row['slide']}: {line}"), markup=False)
 
 
+def preview_table(rows: Iterable[dict[str, str]]) -> None:
+    """Print what would be registered, a line per scan."""
+    table, errors = Table(box=None, header_style="bold"), list[str]()
+    for row in rows:
+        errors += [row["error"]] if row["error"] else []
+        shown = {name: one_line(value) for name, value in row.items() if name != "error"}
+        if not table.columns:
+            for name in shown:
+                table.add_column(name, overflow="fold")
+        table.add_row(*shown.values())
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table if table.columns else "no scan was found", markup=False)
+    for error in errors:
+        console.print(f"error: {one_line(error)}", markup=False)
+
+
 def _once(said: list[str]) -> list[str]:
     """Drop lines whose reason was given by an earlier stage of the slide."""
     seen, lines = set[str](), []

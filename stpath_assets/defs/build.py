@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs import jobs, resources
+from stpath_assets.defs import execution, jobs, resources
 from stpath_assets.defs.assets import catalog, evaluation, features, prediction, slides, tiles
 
 
@@ -13,10 +13,10 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     """Return the code location. `overrides` are arguments of `dagster.Definitions` that replace ours."""
     parts: dict[str, Any] = {
         "assets": dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
-        "jobs": [jobs.main, jobs.count_catalog, jobs.maintain],
+        "jobs": [jobs.process_slide, jobs.count_catalog, jobs.maintain],
         "schedules": [jobs.maintain_nightly],
-        "resources": {"settings": resources.settings},
-        "executor": dg.multiprocess_executor.configured({"max_concurrent": 2}),
+        "resources": {"settings": resources.SettingsResource()},
+        "executor": execution.executor,
     }
     return dg.Definitions(**parts | overrides)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import dagster as dg
 
 from stpath_assets.defs.materialize import instance, release_dead
+from stpath_assets.defs.partitions import UNDER_WAY
 from stpath_assets.doctor import Check, checks, compare_with_published
 from stpath_assets.errors import StpathError, describe
 from stpath_assets.settings import Settings, load_settings
 
 _NAME = "dagster"
-_UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED]
 
 
 def all_checks(
@@ -39,7 +39,7 @@ def records(settings: Settings) -> Check:
         with instance(settings) as opened:
             dead = release_dead(opened)
             freed = release_slots(opened)
-            runs, busy = opened.get_runs_count(), opened.get_runs_count(dg.RunsFilter(statuses=_UNDER_WAY))
+            runs, busy = opened.get_runs_count(), opened.get_runs_count(dg.RunsFilter(statuses=UNDER_WAY))
     except Exception as e:  # Dagster's own types, YAML's, the database's; for an operator they mean the same
         said = f"cannot be opened ({describe(e)})"
         return Check(_NAME, False, said, f"check {settings.home / 'dagster'}: dagster.yaml, and the disk")

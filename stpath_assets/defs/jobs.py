@@ -1,20 +1,16 @@
-"""The jobs: `main` brings one slide up to date, `count_catalog` counts rows, `maintain` tidies the lake."""
+"""The jobs: `process_slide` brings slides up to date, `count_catalog` counts rows, `maintain` tidies the lake."""
 
-import warnings
 from datetime import timedelta
 
 import dagster as dg
 
-from stpath_assets.defs.assets.spec import one_line_failures
+from stpath_assets.defs.assets.spec import SLIDE_GROUP, one_line_failures
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store, maintenance
 
-# Dagster warns that stages with different batch sizes share a job, which then backfills slide by slide. That is intended.
-warnings.filterwarnings("ignore", message="Asset job main materializes assets with varying BackfillPolicies")
-
-main = dg.define_asset_job(
-    "main",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("catalog"),
+process_slide = dg.define_asset_job(
+    "process_slide",
+    selection=dg.AssetSelection.groups(SLIDE_GROUP),
     description="All stages of a slide, from the scan to its scores. Stages that are up to date are not computed again.",
 )
 

@@ -1,6 +1,6 @@
 """Materializes slides through Dagster from the command line, in the instance that the UI shows.
 
-There is one run per slide, all in this process. A model is loaded once for all of them, and a bad slide fails only its own run.
+Runs of several slides, all in this process. A model is loaded once for all of them, and a bad slide costs the others nothing.
 """
 
 import os
@@ -16,13 +16,13 @@ import dagster as dg
 import psutil
 from sqlalchemy.exc import DBAPIError
 
-from stpath_assets.defs.partitions import sync
+from stpath_assets.defs.execution import BY_COMMAND, FAILED
+from stpath_assets.defs.partitions import SLIDES, contiguous, range_tags, sync
 from stpath_assets.errors import StorageError, one_line
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
 
-_PROCESS = "stpath/process"
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
@@ -63,28 +63,28 @@ def sync_partitions(settings: Settings) -> list[str]:
 
 
 def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome]:
-    """Run job `main` for each slide, then `count_catalog`. Failures are returned as values, and the other slides go on."""
+    """Run job `process_slide` for the slides, some at a time, then `count_catalog`. Failures are returned as values."""
     from stpath_assets.defs.build import code_location
 
     defs, outcomes = code_location(), []
     with instance(settings) as opened:
         release_dead(opened)
         sync(opened, Registry(Store.of(settings)))
-        config = _run_config(settings)
-        for slide_id in slide_ids:
-            ran = defs.resolve_job_def("main").execute_in_process(
+        config, keys = _run_config(settings), opened.get_dynamic_partitions(str(SLIDES.name))
+        for group in contiguous(keys, slide_ids, settings.slides_per_run):
+            ran = defs.resolve_job_def("process_slide").execute_in_process(
                 run_config=config,
                 instance=opened,
-                partition_key=slide_id,
                 raise_on_error=False,
-                tags={_PROCESS: _this_process()},
+                tags={BY_COMMAND: _this_process(), **range_tags(group)},
             )
-            outcomes.append(RunOutcome(slide_id, tuple(_reasons(ran)), tuple(_notes(ran))))
+            notes, reasons = _notes(opened, ran.run_id), _reasons(ran, group)
+            outcomes += [RunOutcome(s, tuple(reasons.get(s, ())), tuple(notes.get(s, ()))) for s in group]
         ran = defs.resolve_job_def("count_catalog").execute_in_process(
             run_config=config, instance=opened, raise_on_error=False
         )
         if not ran.success:
-            outcomes.append(RunOutcome("catalog", tuple(_reasons(ran))))
+            outcomes.append(RunOutcome("catalog", tuple(_reasons(ran, ["catalog"])["catalog"])))
     return outcomes
 
 
@@ -95,7 +95,7 @@ def release_dead(opened: dg.DagsterInstance) -> list[str]:
     """
     released = []
     for run in opened.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        if _is_dead(run.tags.get(_PROCESS, "")):
+        if _is_dead(run.tags.get(BY_COMMAND, "")):
             opened.report_run_failed(run, "its process is gone: killed, or the machine went down")
             opened.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             released.append(run.run_id)
@@ -129,29 +129,49 @@ def _run_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _notes(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """Yield the notes of the assets that were computed in a run, one line each."""
-    for event in ran.all_events:
-        if event.is_step_materialization:
-            metadata = event.step_materialization_data.materialization.metadata
-            if "notes" in metadata and metadata["made"].value:
-                yield from (line.removeprefix("- ") for line in str(metadata["notes"].value).splitlines())
+def _notes(opened: dg.DagsterInstance, run_id: str) -> dict[str, list[str]]:
+    """Return the notes of what was computed in a run, one line each, by slide."""
+    notes: dict[str, list[str]] = {}
+    for event in opened.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        materialization = event.asset_materialization
+        if materialization and "notes" in materialization.metadata and materialization.metadata["made"].value:
+            said = str(materialization.metadata["notes"].value).splitlines()
+            notes.setdefault(str(materialization.partition), []).extend(said)
+    return notes
 
 
-def _reasons(ran: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """Yield one line for each step that failed by itself: the message for the user, or the exception and where it came from."""
+def _reasons(ran: dg.ExecuteInProcessResult, slide_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return why slides failed, one line for each step that failed by itself.
+
+    A step tells the slides that failed in it. One that fails otherwise has failed for all slides of the run.
+    """
+    reasons: dict[str, list[str]] = {}
     for event in ran.all_events:
         if not event.is_step_failure:
             continue
         data = event.step_failure_data
-        if data.user_failure_data and data.user_failure_data.description:
-            yield data.user_failure_data.description
-        elif data.error:
-            root = data.error
-            while root.cause:
-                root = root.cause
-            if "ExecutionInterrupted" in f"{data.error.to_string()}":
-                # Dagster records an interrupt as a failure of the current step, with the interrupt as its cause. For the user
-                # it is the end of the run, not a bad slide.
-                raise KeyboardInterrupt
-            yield f"{event.step_key}: {one_line(root.message)} (a bug; the traceback is in run {ran.run_id})"
+        failure = data.user_failure_data
+        if failure and FAILED in failure.metadata:
+            failed: Any = failure.metadata[FAILED].value
+            for slide_id, reason in failed.items():
+                reasons.setdefault(slide_id, []).append(reason)
+            continue
+        said = failure.description if failure and failure.description else _bug(event, ran.run_id)
+        for slide_id in slide_ids:
+            reasons.setdefault(slide_id, []).append(said)
+    return reasons
+
+
+def _bug(event: dg.DagsterEvent, run_id: str) -> str:
+    """Return a step's exception as one line. Raises `KeyboardInterrupt` if it was interrupted."""
+    error = event.step_failure_data.error
+    if error is None:
+        return f"{event.step_key}: failed (see run {run_id})"
+    root = error
+    while root.cause:
+        root = root.cause
+    if "ExecutionInterrupted" in error.to_string():
+        # Dagster records an interrupt as a failure of the current step, with the interrupt as its cause. For the user it is the
+        # end of the run, not a bad slide.
+        raise KeyboardInterrupt
+    return f"{event.step_key}: {one_line(root.message)} (a bug; the traceback is in run {run_id})"

@@ -1,27 +1,40 @@
 """Typed configuration that returns plain domain objects, so that assets never see a wrapper."""
 
+from enum import Enum
+
 import dagster as dg
 from pydantic import Field
 
+from stpath_assets.defs.execution import end_with_run
 from stpath_assets.errors import StpathError
 from stpath_assets.settings import Settings, load_settings
 
 
-class SettingsConfig(dg.Config):
-    """Settings that a run may override. Empty fields come from the environment, the root's settings.toml and the slide's last
-    run. Given values are stored with the slide.
+class Encoder(Enum):
+    """The encoders that a run can name."""
+
+    gigapath = "gigapath"
+    demo = "demo"
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """The settings of the data root. Assets receive the plain `Settings`.
+
+    What a run sets here wins over the environment, the root's settings.toml and the slide's last run. It is stored with the
+    slide.
     """
 
-    home: str | None = Field(None, description="data root; empty: STPATH_HOME or the default")
-    encoder: str | None = Field(None, description="`gigapath` or `demo`; empty: as in the settings")
-    genes: str | None = Field(None, description="gene symbols, comma-separated, or `all`; empty: as in the settings")
+    home: str | None = Field(default=None, description="Data root. Empty: STPATH_HOME or the default.")
+    encoder: Encoder | None = Field(default=None, description="Encoder of the tiles. Empty: as in the settings.")
+    genes: str | None = Field(
+        default=None, description="Gene symbols, comma-separated, or `all`, or a panel file. Empty: as in the settings."
+    )
 
-
-@dg.resource(config_schema=SettingsConfig.to_config_schema(), description="The settings of the data root.")
-def settings(context: dg.InitResourceContext) -> Settings:
-    """Read the settings. A wrong setting fails the step with one line."""
-    config = SettingsConfig(**context.resource_config)
-    try:
-        return load_settings(config.home, encoder=config.encoder, genes=config.genes)
-    except StpathError as e:
-        raise dg.Failure(str(e), allow_retries=False) from e
+    def create_resource(self, context: dg.InitResourceContext) -> Settings:
+        """Read the settings. A wrong setting fails the run with one line."""
+        end_with_run(context.run)
+        try:
+            encoder = None if self.encoder is None else self.encoder.value
+            return load_settings(self.home, encoder=encoder, genes=self.genes)
+        except StpathError as e:
+            raise dg.Failure(str(e), allow_retries=False) from e

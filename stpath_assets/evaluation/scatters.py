@@ -1,5 +1,7 @@
 """Draws scatter plots of predicted against measured expression, one PNG per chosen gene."""
 
+from pathlib import Path
+
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
@@ -11,7 +13,7 @@ from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import EVALUATION_METRICS
 
 
-def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
+def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, Path]:
     """Bring figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; see `draw_maps`."""
     made_from = store.fingerprint(EVALUATION_METRICS.name, row.slide_id)
     if made_from is None:
@@ -31,7 +33,7 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
         )
         pictures.save(figure, paths[gene], made_from.digest)
     pictures.keep_only(store.home, row.slide_id, "scatter", paths.values())
-    return pictures.small_jpegs_of(paths, 360)
+    return paths
 
 
 def scatter(

@@ -1,6 +1,7 @@
 """Draws maps of predicted expression over the tissue, one PNG per chosen gene."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,8 @@ MAX_GENES = 12
 """Panels up to this size get a figure for every gene; larger ones only for the genes in the settings."""
 
 
-def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, str]:
-    """Bring figures/<slide_id>/map_<gene>.png up to date for the chosen genes. Returns small pictures of the first few, by
-    gene.
-    """
+def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, Path]:
+    """Bring figures/<slide_id>/map_<gene>.png up to date for the chosen genes. Returns their paths, by gene."""
     made_from = store.require(STPATH_PREDICTIONS.name, row.slide_id)
     paths = {
         g: pictures.path_of(store.home, row.slide_id, "map", g) for g in genes_to_draw(store, row.slide_id, settings)
@@ -45,7 +44,7 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, st
             )
             pictures.save(figure, paths[gene], made_from.digest)
     pictures.keep_only(store.home, row.slide_id, "map", paths.values())
-    return pictures.small_jpegs_of(paths, 620)
+    return paths
 
 
 def genes_to_draw(store: Store, slide_id: str, settings: Settings) -> list[str]:

@@ -55,6 +55,7 @@ class Registered:
     modified_ns: int | None = None
     asked_encoder: str | None = None
     asked_genes: str | None = None
+    more: str | None = None
 
     @property
     def mpp_xy(self) -> Mpp:

@@ -4,6 +4,7 @@ Each slide is one row of the lake's table `slides`. A slide_id is made from the 
 id, the second gets the start of its content's hash. What a row holds is in `registered`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stpath_assets.errors import SlideError
+from stpath_assets.errors import SameContentError, SlideError
 from stpath_assets.slides.registered import MAX_ID, Registered, slide_id_from_name
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
@@ -55,14 +56,18 @@ class Registry:
         regions: str | Path | None = None,
         features: str | Path | None = None,
         patient: str | None = None,
+        cohort: str | None = None,
+        genes: str | None = None,
+        more: dict[str, str] | None = None,
         slide_id: str | None = None,
         check: Callable[[Registered], object] = lambda _: None,
     ) -> Registered:
         """Register a scan, or update one that is registered already.
 
-        Values that are not given keep their earlier value. `none` for organ, tech, spots, regions or features, and `file` for
-        mpp, remove an earlier value. A scan whose registered path is gone is recognized by its content, and keeps all its
-        values. `check` is called with the row before it is stored, and raises if something is wrong.
+        Values that are not given keep their earlier value. `none` removes one; for mpp, `file` does. A scan whose registered
+        path is gone is recognized by its content, and keeps all its values. `genes` is the panel of the slide's runs, as
+        `--genes`. `more` holds further facts by name, and replaces the earlier ones. `check` is called with the row before it is
+        stored, and raises if something is wrong.
 
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or `VocabularyError`; nothing is
         registered then.
@@ -85,7 +90,13 @@ class Registry:
         with self._lock():
             before, id_ = self._same(source, str(found["sha256"]), slide_id)
             known = _kept(before) | found | tokens_given | files
-            known |= {} if patient is None else {"patient_id": patient}
+            known |= {
+                column: None if value == NONE else value
+                for column, value in (("patient_id", patient), ("cohort", cohort), ("asked_genes", genes))
+                if value is not None
+            }
+            if more is not None:
+                known["more"] = json.dumps(more, ensure_ascii=False, sort_keys=True)
             row = Registered(**known | {"slide_id": id_, "uri": source.uri, "status": "ready", "reason": None})
             check(row)
             self._write(row, is_new=before is None)
@@ -116,32 +127,37 @@ class Registry:
             self._write(row)
         return row
 
-    def keep_asked(self, slide_id: str, asked: dict[str, str]) -> Registered:
-        """Store the encoder and genes that a run was asked for. Later runs use them unless told otherwise."""
-        row = self.get(slide_id)
+    def keep_asked(self, row: Registered, asked: dict[str, str]) -> Registered:
+        """Store the encoder and genes that a run was asked for, and return the slide's row. Later runs use them unless told
+        otherwise.
+        """
         values: dict[str, Any] = {f"asked_{k}": v for k, v in asked.items()}
         if replace(row, **values) != row:
             with self._lock():
-                row = replace(self.get(slide_id), **values)
+                row = replace(self.get(row.slide_id), **values)
                 self._write(row)
         return row
 
     def get(self, slide_id: str) -> Registered:
         """Return a slide's row. Raises `SlideError`, with the registered ids, if there is none."""
-        found = self._rows(f"where {OF_SLIDE}", slide_id)
-        if found:
-            return found[0]
+        self.store.open()
+        kept: list[Registered] | None = self.store.lake.recall("slides")
+        found = self._rows(f"where {OF_SLIDE}", slide_id) if kept is None else kept
+        row = next((r for r in found if r.slide_id == slide_id), None)
+        if row is not None:
+            return row
         known = self.store.slide_ids(SLIDES.name)
         some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "") if known else "none yet"
         raise SlideError(f"{slide_id}: no such slide here; registered: {some}. Add one: stpath-assets add SLIDE")
 
     def all(self) -> list[Registered]:
         """Return every registered slide, including retired ones, by slide_id."""
-        return self._rows("")
+        self.store.open()
+        return list(self.store.lake.remember("slides", lambda cursor: _rows(cursor, "")))
 
     def live(self) -> list[Registered]:
         """Return the slides that runs and the catalog use."""
-        return self._rows("where status = 'ready'")
+        return [row for row in self.all() if row.status == "ready"]
 
     def choose(self, slide_ids: Sequence[str] = ()) -> list[Registered]:
         """Return the live slides with these ids, without repeats, or all of them. Raises `SlideError` if one is retired, or
@@ -160,17 +176,7 @@ class Registry:
 
     def _rows(self, where: str, *values: Any) -> list[Registered]:
         self.store.open()
-        with self.store.lake.reading() as cursor:
-            # The time as a number: for times, DuckDB needs pytz and Arrow pandas, which are slow to import.
-            table = cursor.execute(
-                f"select * replace (epoch_us(registered_at) as registered_at) from {_TABLE} {where} order by slide_id",
-                list(values),
-            ).to_arrow_table()
-        names = [f.name for f in fields(Registered) if f.name in table.column_names]
-        columns = {n: table[n].to_pylist() for n in names}
-        columns["warnings"] = [tuple(w or ()) for w in columns["warnings"]]
-        columns["registered_at"] = [_EPOCH + timedelta(microseconds=us) for us in columns["registered_at"]]
-        return [Registered(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        return self.store.lake.read(lambda cursor: _rows(cursor, where, *values))
 
     def _guess(self, source: Source, wanted: str | None) -> Registered | None:
         """Guess, before reading its content, which registered slide a scan is: by its path, or by its size if the registered file
@@ -202,7 +208,7 @@ class Registry:
             return moved, moved.slide_id
         twice = next((r for r in same if r.status == "ready"), None)
         if wanted is None and twice is not None:
-            raise SlideError(
+            raise SameContentError(
                 f"{source.name}: has the same content as slide {twice.slide_id} ({twice.uri}); "
                 "to register it twice, give it an id with --id"
             )
@@ -229,6 +235,19 @@ class Registry:
 
     def _lock(self) -> AbstractContextManager[None]:
         return lock(self.store.home / "locks" / "register.lock", _WAIT_S, "the register of slides")
+
+
+def _rows(cursor: Cursor, where: str, *values: Any) -> list[Registered]:
+    # The time as a number: for times, DuckDB needs pytz and Arrow pandas, which are slow to import.
+    table = cursor.execute(
+        f"select * replace (epoch_us(registered_at) as registered_at) from {_TABLE} {where} order by slide_id",
+        list(values),
+    ).to_arrow_table()
+    names = [f.name for f in fields(Registered) if f.name in table.column_names]
+    columns = {n: table[n].to_pylist() for n in names}
+    columns["warnings"] = [tuple(w or ()) for w in columns["warnings"]]
+    columns["registered_at"] = [_EPOCH + timedelta(microseconds=us) for us in columns["registered_at"]]
+    return [Registered(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _size_of(path: Path) -> int | None:

@@ -11,7 +11,7 @@ stored parts, `working` locks a slide while a stage is computed, `ready` checks 
 from stpath_assets.stages.plan import STAGES, Plan, Stage
 from stpath_assets.stages.ready import check_ready
 from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
-from stpath_assets.stages.working import working
+from stpath_assets.stages.working import read_failures, working
 
 __all__ = [
     "STAGES",
@@ -21,6 +21,7 @@ __all__ = [
     "Survey",
     "check_ready",
     "differences",
+    "read_failures",
     "stale_slides",
     "states_of",
     "describe_differences",

@@ -23,7 +23,8 @@ def working(
     failure, for `status`.
     """
     path = store.home / "locks" / "slides" / f"{slide_id}.lock"
-    Registry(store).get(slide_id)  # before a lock is made for one that is not there
+    if not path.exists():
+        Registry(store).get(slide_id)  # so that no lock is made for a slide that is not there
     with lock(path, SLIDE_WAIT_S, f"{slide_id}: the slide", lambda who: waiting(f"{slide_id}: waits for {who}")):
         row = Registry(store).get(slide_id)
         if row.status != "ready":
@@ -41,7 +42,9 @@ def working(
 
 def read_failures(store: Store) -> dict[tuple[str, str], str]:
     """Return why stages of slides failed last, by stage and slide."""
-    found = store.rows(f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}")
+    query = f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}"
+    store.open()
+    found = store.lake.remember("failures", lambda cursor: cursor.execute(query).fetchall())
     return {(stage, slide_id): reason for stage, slide_id, reason in found}
 
 

@@ -57,6 +57,7 @@ _FULL = re.compile(r"disk is full|no space left|disk full", re.I)
 _READ_ONLY = re.compile(r"read-?only|permission denied", re.I)
 
 _instances: dict[Home, "tuple[tuple[int, ...], Cursor]"] = {}
+_kept: dict[tuple[Home, str], tuple[tuple[int, ...], Any]] = {}
 _guard = threading.Lock()
 
 
@@ -144,6 +145,31 @@ class Lake:
                 if not self._again(e.__cause__, attempt):
                     raise
         raise AssertionError("unreachable")
+
+    def remember(self, name: str, work: Callable[[Cursor], T]) -> T:
+        """Return the result of `work`, which is kept under a name until anyone commits. Asking for the snapshot takes 3 ms, where
+        reading a table takes 10 to 20.
+        """
+
+        def look(cursor: Cursor) -> T:
+            now = self._snapshot(cursor)
+            kept = _kept.get((self.home, name))
+            if kept is None or kept[0] != now:
+                kept = _kept[self.home, name] = (now, work(cursor))
+            result: T = kept[1]
+            return result
+
+        return self.read(look)
+
+    def recall(self, name: str) -> Any:
+        """Return what `remember` has kept under a name, or None if there is nothing or it is no longer current."""
+        kept = _kept.get((self.home, name))
+        return kept[1] if kept is not None and kept[0] == self.read(self._snapshot) else None
+
+    def _snapshot(self, cursor: Cursor) -> tuple[int, ...]:
+        """Return what identifies the current snapshot of this lake."""
+        ((number,),) = cursor.execute(f"select id from ducklake_current_snapshot('{NAME}')").fetchall()
+        return (*_state(self.home), int(number))
 
     def transact(self, work: Callable[[Cursor], T]) -> T:
         """Run `work` in one transaction and commit it. Retried if another writer was first or the server was lost.

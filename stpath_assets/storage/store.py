@@ -90,6 +90,14 @@ class Store:
             self._is_open = True
             takeover.take_over(self)
 
+    def is_there(self) -> bool:
+        """Return whether the data root has a lake, or tables of an earlier version, without creating anything."""
+        from stpath_assets.storage import takeover
+
+        return self.home.is_dir() and (
+            self.place.on_postgres or self.place.sqlite.exists() or takeover.is_old(self.home)
+        )
+
     def open(self) -> None:
         """Raise `StorageError` if there is no lake. Creates nothing except what a newer version adds to a lake."""
         from stpath_assets.storage import takeover
@@ -146,12 +154,19 @@ class Store:
 
     def parts(self, slide_id: str | None = None) -> list[Part]:
         """Return the stored parts of all slides or one, by slide and table."""
-        return self._parts("true") if slide_id is None else self._parts(OF_SLIDE, slide_id)
+        if slide_id is not None:
+            return self._parts(OF_SLIDE, slide_id)
+        self.open()
+        found: list[Part] = self.lake.remember("parts", lambda cursor: parts_where(cursor, "true"))
+        return list(found)
 
     def part(self, table: str, slide_id: str) -> Part | None:
         """Return a slide's stored part, or None. Raises `StorageError` for an invalid slide_id."""
         check_slide_id(slide_id)
-        return next((p for p in self._parts(OF_SLIDE, slide_id) if p.table == table), None)
+        self.open()
+        kept: list[Part] | None = self.lake.recall("parts")
+        found = self._parts(OF_SLIDE, slide_id) if kept is None else kept
+        return next((p for p in found if p.slide_id == slide_id and p.table == table), None)
 
     def path(self, table: str, slide_id: str) -> Path:
         """Return the file of a slide's part, for tables in a folder. Raises `StorageError` if there is none."""

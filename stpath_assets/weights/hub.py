@@ -10,21 +10,22 @@ from pathlib import Path
 
 from stpath_assets.errors import WeightsError, describe
 
-_ADVICE: tuple[tuple[str, int | None, str], ...] = (
-    # class of the error, or one of its bases; HTTP status, None for any; what is wrong and what to do first
-    ("RevisionNotFoundError", None, "the hub has no such revision; install a newer version of this package"),
-    ("LocalEntryNotFoundError", None, "the hub cannot be reached (no network?); check the network and proxy{gated}"),
-    ("EntryNotFoundError", None, "has no file {file} at this revision; install a newer version of this package"),
-    ("GatedRepoError", 401, "access refused, the repository is gated and no valid token was sent; {ask}, then {login}"),
-    ("GatedRepoError", None, "the account of your token has no access; {ask}, and check that HF_TOKEN is its token"),
-    ("RepositoryNotFoundError", None, "access refused, or there is no such repository; {find}"),
-    ("HfHubHTTPError", 401, "the hub refuses the token (401); it is wrong or has expired: {login}"),
-    ("HfHubHTTPError", 403, "the hub refuses access (403); let the token read gated repositories, or {login}"),
-    ("HfHubHTTPError", None, "the hub answers with an error ({status}); try again later"),
-    ("OfflineModeIsEnabled", None, "HF_HUB_OFFLINE is set; fetch it once without{gated}"),
-    ("FileMetadataError", None, "the server is no Hugging Face hub; check HF_ENDPOINT and the network's proxy"),
-    ("PermissionError", None, "the hub's cache cannot be written ({error}); set HF_HOME to a folder that can"),
-)
+_ADVICE: tuple[tuple[str, int | None, bool, str], ...] = (
+    # class of the error, or one of its bases; HTTP status, None for any; whether it may pass;
+    # what is wrong and what to do first
+    ("RevisionNotFoundError", None, False, "the hub has no such revision; install a newer version of this package"),
+    ("LocalEntryNotFoundError", None, True, "the hub cannot be reached (no network?); check the network and proxy{gated}"),
+    ("EntryNotFoundError", None, False, "has no file {file} at this revision; install a newer version of this package"),
+    ("GatedRepoError", 401, False, "access refused, the repository is gated and no valid token was sent; {ask}, then {login}"),
+    ("GatedRepoError", None, False, "the account of your token has no access; {ask}, and check that HF_TOKEN is its token"),
+    ("RepositoryNotFoundError", None, False, "access refused, or there is no such repository; {find}"),
+    ("HfHubHTTPError", 401, False, "the hub refuses the token (401); it is wrong or has expired: {login}"),
+    ("HfHubHTTPError", 403, False, "the hub refuses access (403); let the token read gated repositories, or {login}"),
+    ("HfHubHTTPError", None, True, "the hub answers with an error ({status}); try again later"),
+    ("OfflineModeIsEnabled", None, False, "HF_HUB_OFFLINE is set; fetch it once without{gated}"),
+    ("FileMetadataError", None, False, "the server is no Hugging Face hub; check HF_ENDPOINT and the network's proxy"),
+    ("PermissionError", None, False, "the hub's cache cannot be written ({error}); set HF_HOME to a folder that can"),
+)  # fmt: skip
 """The first line that matches holds."""
 
 _BROKEN_OFF = "the download broke off ({error}); check the network and run it again, it goes on where it stopped"
@@ -49,7 +50,10 @@ def fetch(hub: HubFile) -> Path:
         return Path(hf_hub_download(hub.repository, hub.filename, revision=hub.revision))
     except Exception as e:  # the client's transport raises its own types, which differ between versions
         by_hand = f"or put {hub.filename} on this machine and set {hub.setting} to its path"
-        raise WeightsError(f"{hub.repository} at {hub.revision[:12]}: {_reason(e, hub)}, {by_hand}") from e
+        reason, passes = _reason(e, hub)
+        error = WeightsError(f"{hub.repository} at {hub.revision[:12]}: {reason}, {by_hand}")
+        error.may_pass = passes
+        raise error from e
 
 
 def find_cached(hub: HubFile) -> Path | None:
@@ -60,30 +64,34 @@ def find_cached(hub: HubFile) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _reason(error: Exception, hub: HubFile) -> str:
-    """Say what went wrong, and the first thing to do about it."""
+def _reason(error: Exception, hub: HubFile) -> tuple[str, bool]:
+    """Say what went wrong and the first thing to do about it, and whether it may pass by itself."""
     from huggingface_hub import constants
 
     if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in _chain(error)):
-        return f"the disk of the hub's cache is full ({constants.HF_HOME}); free some, or set HF_HOME to another folder"
+        full = f"the disk of the hub's cache is full ({constants.HF_HOME}); free some, or set HF_HOME to another folder"
+        return full, False
     if "LocalEntryNotFoundError" in _classes(error):
         # The client raises it when it got no answer that it can use; its cause says why.
-        advice = (isinstance(e := error.__cause__, Exception) and _advice(e, hub)) or _advice(error, hub)
-        return f"not in the local cache, and {advice}"
-    return _advice(error, hub) or _BROKEN_OFF.format(error=describe(error))
+        cause = error.__cause__
+        text, passes = (isinstance(cause, Exception) and _advice(cause, hub)) or _advice(error, hub) or ("", True)
+        return f"not in the local cache, and {text}", passes
+    return _advice(error, hub) or (_BROKEN_OFF.format(error=describe(error)), True)
 
 
-def _advice(error: Exception, hub: HubFile) -> str | None:
-    """Return the advice of the table for an error, or None."""
+def _advice(error: Exception, hub: HubFile) -> tuple[str, bool] | None:
+    """Return the advice of the table for an error and whether it may pass, or None."""
     from huggingface_hub import get_token
 
     classes, status = _classes(error), getattr(getattr(error, "response", None), "status_code", None)
     if "GatedRepoError" in classes and not get_token():
         status = 401  # the hub says 403 as well to a request without a token
-    text = next((t for name, code, t in _ADVICE if name in classes and code in (None, status)), None)
+    row = next((r for r in _ADVICE if r[0] in classes and r[1] in (None, status)), None)
+    if row is None:
+        return None
     ask = f"ask for access on the page of {hub.repository} at Hugging Face, wait until it is granted"
     login = "log in with `hf auth login` or set HF_TOKEN"
-    return text and text.format(
+    text = row[3].format(
         file=hub.filename,
         ask=ask,
         login=login,
@@ -92,6 +100,7 @@ def _advice(error: Exception, hub: HubFile) -> str | None:
         status=status,
         error=describe(error),
     )
+    return text, row[2]
 
 
 def _classes(error: Exception) -> set[str]:

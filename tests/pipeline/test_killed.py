@@ -105,7 +105,7 @@ def test_two_runs_at_once_leave_whole_tables(tmp_path: Path, sa) -> None:
     _, said = other.communicate(timeout=200)
     assert (ran.exit_code, other.returncode) == (0, 0), ran.stderr + said
     with instance(load_settings(home)) as opened:
-        one, two = (opened.get_run_stats(r.run_id) for r in opened.get_runs(dg.RunsFilter(job_name="main")))
+        one, two = (opened.get_run_stats(r.run_id) for r in opened.get_runs(dg.RunsFilter(job_name="process_slide")))
     assert max(one.start_time, two.start_time) < min(one.end_time, two.end_time), "they were at work at once"
     counted = sa("sql", "select count(*) n from stpath_predictions", "--home", home, "--format", "csv")
     assert int(counted.stdout.split()[-1]) == Store(home).row_count("tile_grids", "a")

@@ -41,10 +41,11 @@ def test_a_slide_without_tiles_fails_its_check_and_its_step(
             raise_on_error=False,
         )
     assert not ran.success
-    evaluations = [
-        e.asset_check_evaluation_data for e in ran.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
-    ]
-    assert [(e.check_name, e.passed) for e in evaluations] == [(check, False)]
+    with instance(settings) as opened:
+        logged = opened.all_logs(ran.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    evaluations = [e.dagster_event.asset_check_evaluation_data for e in logged if e.dagster_event]
+    assert {e.partition for e in evaluations} == {"a"}
+    assert [(e.check_name, e.passed) for e in evaluations] == [(check, False), ("can_be_made", False)]
     assert said in str(evaluations[0].metadata["why"].value)
     failure = next(e for e in ran.all_events if e.is_step_failure).step_failure_data.user_failure_data
     assert failure is not None

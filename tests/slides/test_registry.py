@@ -205,8 +205,8 @@ def test_what_was_said_can_be_taken_back(registry: Registry, drawn_slide: Path) 
 
 def test_what_a_run_was_asked_for_is_kept(registry: Registry, drawn_slide: Path) -> None:
     registry.add(drawn_slide)
-    assert registry.keep_asked("drawn", {"encoder": "demo", "genes": "A"}).asked_genes == "A"
-    assert registry.keep_asked("drawn", {"genes": "B"}).asked_encoder == "demo"
+    assert registry.keep_asked(registry.get("drawn"), {"encoder": "demo", "genes": "A"}).asked_genes == "A"
+    assert registry.keep_asked(registry.get("drawn"), {"genes": "B"}).asked_encoder == "demo"
     assert registry.add(drawn_slide, organ="Lung").asked_genes == "B"
 
 

@@ -244,7 +244,7 @@ def materialized(home: Path, slide_id: str, **settings: str | float) -> dg.Execu
     (home / "settings.toml").write_text(values)
     with instance(load_settings(home)) as opened:
         opened.add_dynamic_partitions(str(SLIDES.name), [slide_id])
-        job = defs.resolve_job_def("main")
+        job = defs.resolve_job_def("process_slide")
         return job.execute_in_process(
             instance=opened, partition_key=slide_id, raise_on_error=False, asset_selection=[dg.AssetKey("tile_grids")],
             run_config={"resources": {"settings": {"config": {"home": str(home)}}}},

@@ -1,111 +1,112 @@
-"""GPU stages in batches: one run serves many slides, so that a model is loaded once for all of them.
+"""How a stage's asset serves the slides of a run, one or many.
 
-The good slides are kept if others fail. Each good slide is recorded with its own fingerprint before the step fails with the
-names of the bad ones. Backfills make such runs (`BackfillPolicy.multi_run`). A run of one slide is an ordinary run.
+    def make(row: Registered) -> Report: ...
+    yield from each_slide(context, settings, TILE_GRIDS, make)
+
+Each slide is brought up to date and recorded by itself (`recording`). A bad slide costs the others nothing: later stages of the
+run leave it out, and the last one fails with the names and reasons of all bad slides.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 
-from stpath_assets.errors import StpathError, describe
+from stpath_assets.defs.assets.recording import Recorder, Report, reason_of
+from stpath_assets.defs.execution import BY_COMMAND, FAILED
+from stpath_assets.errors import StpathError, may_pass
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.stages import STAGES, read_failures
+from stpath_assets.storage import Store
+from stpath_assets.tables import Table
 
-FEATURES_A_RUN = 16
-PREDICTIONS_A_RUN = 32
-"""Slides per run. The numbers differ on purpose: stages with equal policies share a run, in which good slides would not be
-predicted if another slide's features failed.
-"""
+RETRIES = 2
+"""How often a stage is tried again whose failure may pass: a server that does not answer, a full memory."""
 
-# Dagster's own tags for versions. Dagster writes them itself only in runs of one slide.
-_CODE_VERSION = "dagster/code_version"
-_DATA_VERSION = "dagster/data_version"
-_GIVEN = "dagster/data_version_is_user_provided"
-_INPUT_VERSION = "dagster/input_data_version/"
-_INPUT_EVENT = "dagster/input_event_pointer/"
+RETRY_AFTER_S = 30.0
+"""Time before the first retry. It doubles for the next."""
 
-Results = Iterator[dg.MaterializeResult | dg.AssetCheckResult]
+# Dagster's own mark for assets that log their events themselves: an output with it counts as yielded, and is not recorded. With
+# no output, Dagster would skip the later stages; with a plain one, it would record bad slides as made.
+_RECORDED = {"__source_asset_observation__": True}
 
-
-@dataclass(frozen=True)
-class Report:
-    """The report of one slide: its data version, metadata, and the results of its checks, by name."""
-
-    data_version: str
-    metadata: dict[str, Any]
-    checks: dict[str, bool] = field(default_factory=dict)
+Results = Iterator[dg.Output[None] | dg.MaterializeResult]
 
 
-def each_slide(context: dg.AssetExecutionContext, make: Callable[[str], Report], checks: Sequence[str] = ()) -> Results:
-    """Make the asset for each slide of the run. After all were tried, raises `Failure` with the slides that failed."""
-    slide_ids = list(context.partition_keys)
-    if len(slide_ids) == 1:
-        yield _alone(make, slide_ids[0])
-        return
-    bad: dict[str, str] = {}
-    missed: dict[str, list[str]] = {check: [] for check in checks}
+def each_slide(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    table: Table,
+    make: Callable[[Registered], Report],
+) -> Results:
+    """Make the asset for each slide of the run, and record it.
+
+    Raises `Failure` with the bad slides of all stages of the run if no later stage follows, or if no slide is left.
+    """
+    store, slide_ids = Store.of(settings), list(context.partition_keys)
+    selected = _selected(context)
+    bad = _failed_before(store, ancestors(table.name, selected), slide_ids)
+    if len(slide_ids) > 1:
+        (
+            Registry(store).all(),
+            store.parts(),
+        )  # read once; what nobody changes meanwhile is not read again for each slide
+    recorder, passing = Recorder(context, settings, store, table), list[Exception]()
     for slide_id in slide_ids:
+        if slide_id in bad:
+            continue
         try:
-            report = make(slide_id)
-        except StpathError as e:
-            bad[slide_id] = str(e) if slide_id in str(e) else f"{slide_id}: {e}"
+            recorder.record(slide_id, make)
         except Exception as e:
-            # A bug with one slide must not cost the other slides their features.
-            context.log.exception(f"{slide_id}: {e}")
-            bad[slide_id] = f"{slide_id}: {describe(e, 1000)} (a bug; the traceback is in the log)"
-        else:
-            context.log_event(_materialization(context, slide_id, report))
-            for check in checks:
-                missed[check] += [] if report.checks[check] else [slide_id]
-    for check, slides in missed.items():
-        yield dg.AssetCheckResult(
-            passed=not slides, check_name=check, severity=dg.AssetCheckSeverity.ERROR, metadata={"slides": slides}
-        )
-    if bad:
-        raise dg.Failure(
-            f"{len(bad)} of {len(slide_ids)} slides failed, the others are kept: {' | '.join(bad.values())}",
-            metadata={"failed": list(bad)},
-            allow_retries=False,
-        )
+            if not isinstance(e, StpathError):
+                context.log.exception(f"{slide_id}: {e}")
+            bad[slide_id] = recorder.reason(slide_id, e)
+            passing += [e] if may_pass(e) else []
+    # A command does not retry: its user sees the error at once.
+    if passing and BY_COMMAND not in context.run.tags and context.retry_number < RETRIES:
+        raise dg.RetryRequested(RETRIES, RETRY_AFTER_S * 2**context.retry_number) from passing[0]
+    if bad and (is_last(table.name, selected) or len(bad) == len(slide_ids)):
+        raise _failure(bad, len(slide_ids))
+    for spec in context.assets_def.check_specs:
+        yield dg.Output(None, output_name=spec.get_python_identifier())
+    yield dg.MaterializeResult(metadata=_RECORDED)
 
 
-def _alone(make: Callable[[str], Report], slide_id: str) -> dg.MaterializeResult:
-    try:
-        report = make(slide_id)
-    except StpathError as e:
-        raise dg.Failure(str(e), allow_retries=False) from e
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(report.data_version),
-        metadata=report.metadata,
-        check_results=[
-            dg.AssetCheckResult(passed=passed, check_name=name, severity=dg.AssetCheckSeverity.ERROR)
-            for name, passed in report.checks.items()
-        ],
-    )
+def ancestors(stage: str, selected: Iterable[str]) -> set[str]:
+    """Return the selected stages that run before a stage: its parents, and theirs, as far as they are selected."""
+    among, found = set(selected), set[str]()
+    new = [stage]
+    while new:
+        new = [p for s in new for p in STAGES[s].parents if p in among and p not in found]
+        found.update(new)
+    return found
 
 
-def _materialization(context: dg.AssetExecutionContext, slide_id: str, report: Report) -> dg.AssetMaterialization:
-    """Return the event of one slide of many, with the version tags that Dagster writes for a run of one slide."""
-    key = context.asset_key
-    tags = {
-        _CODE_VERSION: context.assets_def.code_versions_by_key[key] or "",
-        _DATA_VERSION: report.data_version,
-        _GIVEN: "true",
-    }
-    for dep in context.assets_def.asset_deps[key]:
-        tags |= _input_tags(context.instance, dep, slide_id)
-    return dg.AssetMaterialization(key, partition=slide_id, metadata=report.metadata, tags=tags)
+def is_last(stage: str, selected: Iterable[str]) -> bool:
+    """Return whether no selected stage waits for this one."""
+    return not any(stage in STAGES[other].parents for other in selected)
 
 
-def _input_tags(instance: dg.DagsterInstance, dep: dg.AssetKey, slide_id: str) -> dict[str, str]:
-    of_slide = dg.AssetRecordsFilter(dep, asset_partitions=[slide_id])
-    records = instance.fetch_materializations(of_slide, limit=1).records
-    if not records or records[0].asset_materialization is None:
+def _selected(context: dg.AssetExecutionContext) -> set[str]:
+    """Return the stages of the run."""
+    steps = context.run.step_keys_to_execute  # only in a run that repeats failed steps of another
+    names = {node.name for node in context.job_def.nodes}
+    return {name for name in STAGES if name in names and (steps is None or name in steps)}
+
+
+def _failed_before(store: Store, before: set[str], slide_ids: Sequence[str]) -> dict[str, str]:
+    """Return why slides failed in earlier stages of the run, by slide."""
+    if not before:
         return {}
-    name = dep.to_user_string()
-    version = (records[0].asset_materialization.tags or {}).get(_DATA_VERSION)
-    return {
-        f"{_INPUT_EVENT}{name}": str(records[0].storage_id),
-        **({f"{_INPUT_VERSION}{name}": version} if version else {}),
-    }
+    failures, bad = read_failures(store), dict[str, str]()
+    for stage in (s for s in STAGES if s in before):
+        for slide_id in slide_ids:
+            if (stage, slide_id) in failures:
+                bad.setdefault(slide_id, reason_of(slide_id, failures[stage, slide_id]))
+    return bad
+
+
+def _failure(bad: dict[str, str], of: int) -> dg.Failure:
+    reasons = " | ".join(bad.values())
+    text = reasons if of == 1 else f"{len(bad)} of {of} slides failed, the others are kept: {reasons}"
+    return dg.Failure(text, metadata={FAILED: bad}, allow_retries=False)

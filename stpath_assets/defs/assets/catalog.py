@@ -4,7 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
-from stpath_assets.defs.assets.spec import OWNERS, one_line_failures
+from stpath_assets.defs.assets.spec import COHORT_GROUP, OWNERS, one_line_failures
 from stpath_assets.settings import Settings
 from stpath_assets.stages import STAGES, Plan, states_of
 from stpath_assets.storage import Store
@@ -12,7 +12,7 @@ from stpath_assets.storage import Store
 
 @dg.asset(
     deps=list(STAGES),
-    group_name="catalog",
+    group_name=COHORT_GROUP,
     description="The lake's views, current with each stage's write. Counts the parts of all slides, and the outdated ones.",
     owners=OWNERS,
     kinds={"duckdb"},

@@ -4,10 +4,12 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs.assets.batches import FEATURES_A_RUN, Report, Results, each_slide
-from stpath_assets.defs.assets.spec import at_work, metadata_of, per_slide
+from stpath_assets.defs.assets.batches import Results, each_slide
+from stpath_assets.defs.assets.recording import Report
+from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.features import embedder_of, store_features
 from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Store
 from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT
@@ -15,25 +17,19 @@ from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT
 
 @per_slide(
     GIGAPATH_FEATURES,
-    group="features",
     description="1536 numbers by GigaPath's tile encoder, or by the demo descriptor if `encoder` is `demo`.",
     gpu=True,
-    slides_a_run=FEATURES_A_RUN,
 )
 def gigapath_features(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Embed the tiles."""
     store, plan = Store.of(settings), Plan(settings)
 
-    def embed(slide_id: str) -> Report:
-        with at_work(context, settings, GIGAPATH_FEATURES, slide_id) as row:
-            embedder = embedder_of(plan.settings_of(row))
-            made = store_features(store, row, embedder, settings.batch_size)
-        metadata = {"encoder": embedder.name, **_throughput(store, slide_id)}
-        return Report(
-            made.fingerprint.digest, metadata_of(context, settings, GIGAPATH_FEATURES, slide_id, made, metadata)
-        )
+    def embed(row: Registered) -> Report:
+        embedder = embedder_of(plan.settings_of(row))
+        made = store_features(store, row, embedder, settings.batch_size)
+        return Report(made, lambda: {"encoder": embedder.name, **_throughput(store, row.slide_id)})
 
-    yield from each_slide(context, embed)
+    yield from each_slide(context, settings, GIGAPATH_FEATURES, embed)
 
 
 def _throughput(store: Store, slide_id: str) -> dict[str, Any]:

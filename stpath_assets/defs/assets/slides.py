@@ -1,27 +1,43 @@
 """The `slides` asset: a registered scan, read again in place."""
 
+from typing import Any
+
 import dagster as dg
 
-from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
+from stpath_assets.defs.assets.batches import Results, each_slide
+from stpath_assets.defs.assets.metadata import picture
+from stpath_assets.defs.assets.recording import Report
+from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.settings import Settings
-from stpath_assets.slides import Registry
+from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Outcome, Store, pictures
 from stpath_assets.tables import SLIDES
 
 
 @per_slide(
     SLIDES,
-    group="slides",
     description="Checks that the scan is there and intact, and hashes its content. `stpath-assets add` registers scans.",
 )
-def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Refresh a slide's row."""
-    with one_line_failures(), at_work(context, settings, SLIDES, context.partition_key) as before:
-        row = Registry(Store.of(settings)).refresh(before.slide_id)
-        with row.open() as slide:
-            thumbnail = pictures.small_jpeg(slide.thumbnail(420, partly=settings.unreadable == "drop"))
-    metadata = {
+def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
+    """Refresh the slides' rows."""
+    store = Store.of(settings)
+
+    def refresh(before: Registered) -> Report:
+        row = Registry(store).refresh(before.slide_id)
+        made = Outcome(row.row_fingerprint, row != before, tuple(row.warnings))
+        return Report(made, lambda: _describe(row, partly=settings.unreadable == "drop"))
+
+    yield from each_slide(context, settings, SLIDES, refresh)
+
+
+def _describe(row: Registered, partly: bool) -> dict[str, Any]:
+    with row.open() as slide:
+        thumbnail = pictures.small_jpeg(slide.thumbnail(420, partly=partly))
+    return {
         "thumbnail": picture(thumbnail, row.slide_id),
+        "scan": row.uri,
+        "scan_size_bytes": row.size_bytes,
+        "scan_sha256": row.sha256,
         "mpp": row.mpp,
         **({} if row.mpp_xy[0] == row.mpp_xy[1] else {"mpp_x": row.mpp_xy[0], "mpp_y": row.mpp_xy[1]}),
         "mpp_source": row.mpp_source,
@@ -33,4 +49,3 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
         "organ": row.organ or "none",
         "tech": row.tech or "none",
     }
-    return result(context, settings, SLIDES, Outcome(row.row_fingerprint, row != before, tuple(row.warnings)), metadata)

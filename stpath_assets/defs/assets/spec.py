@@ -1,10 +1,7 @@
-"""What all per-slide assets share: partitions, documentation, failures, and the form of their metadata.
-
-Metadata is small: numbers under stable names, which the UI plots, and pictures of up to 50 KB.
-"""
+"""What all per-slide assets share: partitions, documentation, checks, and how a backfill cuts them into runs."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +9,13 @@ import dagster as dg
 import pyarrow as pa
 
 from stpath_assets.defs import partitions
-from stpath_assets.errors import StpathError
-from stpath_assets.settings import Settings
-from stpath_assets.slides import Registered, Registry
-from stpath_assets.stages import STAGES, working
-from stpath_assets.storage import Outcome, Store
-from stpath_assets.tables import SLIDES, Table
+from stpath_assets.defs.assets.recording import CAN_BE_MADE
+from stpath_assets.errors import SettingsError, StpathError
+from stpath_assets.settings import Settings, load_settings
+from stpath_assets.stages import STAGES
+from stpath_assets.tables import Table
 
+SLIDE_GROUP, COHORT_GROUP = "slide", "cohort"
 OWNERS = ["team:pathology"]
 
 GPU_POOL = "gpu"
@@ -29,39 +26,49 @@ GPU_TAGS: dict[str, Any] = {
 
 
 def per_slide(
-    table: Table,
-    *,
-    group: str,
-    description: str,
-    gpu: bool = False,
-    slides_a_run: int = 1,
-    checks: Sequence[dg.AssetCheckSpec] = (),
+    table: Table, *, description: str, gpu: bool = False, checks: dict[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Return the decorator of an asset that stores one part of `table` per slide. For `slides_a_run` see `batches`.
+    """Return the decorator of an asset that stores one part of `table` per slide, in runs of up to `slides_per_run` slides.
 
-    Its dependencies and code version are those of its stage.
+    Its dependencies and code version are those of its stage. `checks` has the description of each of its checks by name; every
+    asset also has the check `can_be_made`.
     """
     stage = STAGES[table.name]
+    described = {
+        CAN_BE_MADE: "The stage works for the slide. Where it does not, the check holds the reason.",
+        **(checks or {}),
+    }
     with warnings.catch_warnings():
-        # Dagster warns each time the code location is loaded that backfill_policy is in beta.
+        # Dagster warns each time the code location is loaded that these features are new.
         warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.asset(
             name=table.name,
             deps=list(stage.parents),
             partitions_def=partitions.SLIDES,
-            group_name=group,
+            group_name=SLIDE_GROUP,
             description=f"One row is {table.row}. {description}",
             owners=OWNERS,
             kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
             code_version=stage.code_version,
             metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
-            check_specs=list(checks),
+            check_specs=[
+                dg.AssetCheckSpec(name, asset=table.name, description=text, partitions_def=partitions.SLIDES)
+                for name, text in described.items()
+            ],
             pool=GPU_POOL if gpu else None,
             op_tags=GPU_TAGS if gpu else None,
-            backfill_policy=dg.BackfillPolicy.multi_run(slides_a_run),
-            # A run of many slides records each slide by itself; one event for all would give them the same version.
-            output_required=slides_a_run == 1,
+            # One policy for all, so that a backfill takes a group of slides through all stages in one run.
+            backfill_policy=dg.BackfillPolicy.multi_run(_slides_per_run()),
         )
+
+
+def _slides_per_run() -> int:
+    try:
+        return load_settings().slides_per_run
+    except SettingsError:
+        # The code location loads all the same; each run then fails with the wrong setting.
+        return int(Settings.model_fields["slides_per_run"].default)
 
 
 def column_schema(table: Table) -> dg.TableSchema:
@@ -90,65 +97,6 @@ def one_line_failures() -> Iterator[None]:
         yield
     except StpathError as e:
         raise dg.Failure(str(e), allow_retries=False) from e
-
-
-@contextmanager
-def at_work(context: dg.AssetExecutionContext, settings: Settings, table: Table, slide_id: str) -> Iterator[Registered]:
-    """Lock a slide while one of its stages is brought up to date (`stages.working`), and store what the run was asked for.
-
-    Raises `SlideError` if the slide is not registered or not live.
-    """
-    store = Store.of(settings)
-    with working(store, table.name, slide_id, context.log.info) as row:
-        yield Registry(store).keep_asked(slide_id, settings.asked) if settings.asked else row
-
-
-def result(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    table: Table,
-    made: Outcome,
-    metadata: dict[str, Any] | None = None,
-    checks: Sequence[dg.AssetCheckResult] = (),
-) -> dg.MaterializeResult:
-    """Return an asset's result: the fingerprint as data version, the row count, notes, and extra metadata."""
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(made.fingerprint.digest),
-        metadata=metadata_of(context, settings, table, context.partition_key, made, metadata),
-        check_results=list(checks),
-    )
-
-
-def metadata_of(
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    table: Table,
-    slide_id: str,
-    made: Outcome,
-    metadata: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return every asset's metadata of a slide's part: rows, path, size, notes, and extra metadata. Logs the notes."""
-    store = Store.of(settings)
-    for note in made.notes:
-        context.log.warning(note)
-    part = store.part(table.name, slide_id)
-    where = (
-        {}
-        if part is None or part.file is None
-        else {"dagster/uri": store.objects.where(part.file), "size_bytes": part.size_bytes}
-    )
-    return {
-        "dagster/partition_row_count": 1 if table is SLIDES else store.row_count(table.name, slide_id),
-        **where,
-        "made": made.recomputed,
-        **({"notes": dg.MetadataValue.md("\n".join(f"- {n}" for n in made.notes))} if made.notes else {}),
-        **(metadata or {}),
-    }
-
-
-def picture(data_uri: str, alt: str) -> dg.MarkdownMetadataValue:
-    """Return a small picture as metadata."""
-    return dg.MetadataValue.md(f"![{alt}]({data_uri})")
 
 
 def _type_name(type_: pa.DataType) -> str:

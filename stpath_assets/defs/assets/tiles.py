@@ -1,11 +1,14 @@
 """The `tile_grids` asset: the tissue of a slide and the tiles on it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs.assets.batches import Results
-from stpath_assets.defs.assets.spec import at_work, one_line_failures, per_slide, picture, result
+from stpath_assets.defs.assets.batches import Results, each_slide
+from stpath_assets.defs.assets.metadata import picture
+from stpath_assets.defs.assets.recording import Checked, Report, UnusableError
+from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.features import trident
 from stpath_assets.settings import Settings
@@ -25,43 +28,37 @@ MAX_TISSUE = 0.98
 
 @per_slide(
     TILE_GRIDS,
-    group="tiles",
     description="224 px at 0.5 µm per pixel: 112 µm a side on the scan, at any scale.",
-    checks=[
-        dg.AssetCheckSpec(
-            COVERAGE,
-            asset="tile_grids",
-            description="The tissue mask covers some, but not all of the slide. A mask that covers all has most likely failed.",
-        ),
-        dg.AssetCheckSpec(
-            LOST,
-            asset="tile_grids",
-            description="The quality filter dropped at most the share `max_lost` of the tiles with tissue.",
-        ),
-    ],
+    checks={
+        COVERAGE: "The tissue mask covers some, but not all of the slide. A mask that covers all has most likely failed.",
+        LOST: "The quality filter dropped at most the share `max_lost` of the tiles with tissue.",
+    },
 )
 def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Find tissue and place tiles. A slide without tiles fails, and so does its check."""
     store = Store.of(settings)
-    with one_line_failures(), at_work(context, settings, TILE_GRIDS, context.partition_key) as row:
+
+    def tile(row: Registered) -> Report:
         parameters = _parameters(row, settings)
         try:
             made = store_tiles(store, row, parameters)
         except TissueError as e:
-            yield _check(LOST if isinstance(e, TilesLostError) else COVERAGE, False, {"why": str(e)})
-            raise
-        numbers = tile_numbers(store, row)
-        overlay = pictures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
-    metadata = {**numbers, "overlay": picture(overlay, "tiles kept and dropped")}
-    checks = [
-        _check(COVERAGE, 0 < numbers["tissue_share"] < MAX_TISSUE, {"tissue_share": numbers["tissue_share"]}),
-        _check(LOST, numbers["lost"] <= settings.max_lost, {"lost": numbers["lost"], "max_lost": settings.max_lost}),
-    ]
-    yield result(context, settings, TILE_GRIDS, made, metadata, checks)
+            name = LOST if isinstance(e, TilesLostError) else COVERAGE
+            raise UnusableError(Checked(name, False, {"why": str(e)}, warns=True)) from e
+        return Report(made, lambda: _describe(store, row), lambda numbers: _judge(numbers, settings.max_lost))
+
+    yield from each_slide(context, settings, TILE_GRIDS, tile)
 
 
-def _check(name: str, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=passed, check_name=name, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+def _describe(store: Store, row: Registered) -> dict[str, Any]:
+    overlay = pictures.small_jpeg_of(overlay_path(store, row.slide_id), 640)
+    return {**tile_numbers(store, row), "overlay": picture(overlay, "tiles kept and dropped")}
+
+
+def _judge(numbers: Mapping[str, Any], max_lost: float) -> Iterator[Checked]:
+    share, lost = float(numbers["tissue_share"]), float(numbers["lost"])
+    yield Checked(COVERAGE, 0 < share < MAX_TISSUE, {"tissue_share": share}, warns=True)
+    yield Checked(LOST, lost <= max_lost, {"lost": lost, "max_lost": max_lost}, warns=True)
 
 
 def _parameters(row: Registered, settings: Settings) -> TileParameters:

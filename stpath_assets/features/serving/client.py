@@ -50,6 +50,8 @@ _SERVE = "start it: stpath-assets gigapath serve"
 class UnavailableError(ServingError):
     """The server does not answer at the moment, and may come back."""
 
+    may_pass = True
+
 
 class ServedEmbedder:
     """The encoder served at a URL. `choice` is the encoder that the step expects there.
@@ -144,7 +146,7 @@ class ServedEmbedder:
             except ServingError as e:
                 if not isinstance(e, UnavailableError) or time.monotonic() > deadline:
                     said = f"{work.slide.name}: lost the encoder in mid-slide; what is done is kept. {e}"
-                    raise (EncoderMismatchError if isinstance(e, EncoderMismatchError) else ServingError)(said) from e
+                    raise type(e)(said) from e
         raise CancelledError
 
     def _greet(self) -> Hello:

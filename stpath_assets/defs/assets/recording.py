@@ -1,0 +1,147 @@
+"""Records what a stage did for one slide: a materialization with its fingerprint as data version, and its checks.
+
+Dagster records outputs by itself, but an output stands for all slides of a run.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from stpath_assets.defs.assets.metadata import is_picture, metadata_of
+from stpath_assets.errors import StpathError, describe
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.stages import STAGES, working
+from stpath_assets.storage import Outcome, Store
+from stpath_assets.tables import Table
+
+CAN_BE_MADE = "can_be_made"
+"""The check of every per-slide asset. Where it failed, it holds the reason."""
+
+# Dagster's own tags for versions.
+_CODE_VERSION = "dagster/code_version"
+_DATA_VERSION = "dagster/data_version"
+_GIVEN = "dagster/data_version_is_user_provided"
+_INPUT_VERSION = "dagster/input_data_version/"
+_INPUT_EVENT = "dagster/input_event_pointer/"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of one of a slide's checks. A failed one is an error, or a warning; `why` is its metadata."""
+
+    name: str
+    passed: bool
+    why: Mapping[str, Any] = field(default_factory=dict)
+    warns: bool = False
+
+
+class UnusableError(Exception):
+    """Raised `from` the error of a slide whose check failed, to have the check recorded."""
+
+    def __init__(self, checked: Checked) -> None:
+        super().__init__(checked.name)
+        self.checked = checked
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a stage did for a slide.
+
+    `describe` returns metadata; it is called only if Dagster does not have it yet. `judge` returns the results of the slide's
+    checks from the metadata's values.
+    """
+
+    made: Outcome
+    describe: Callable[[], dict[str, Any]] = dict
+    judge: Callable[[Mapping[str, Any]], Iterable[Checked]] = lambda metadata: ()
+
+
+class Recorder:
+    """Brings slides up to date in one stage, and records each."""
+
+    def __init__(self, context: dg.AssetExecutionContext, settings: Settings, store: Store, table: Table) -> None:
+        self.context, self.settings, self.store, self.table = context, settings, store, table
+
+    def record(self, slide_id: str, make: Callable[[Registered], Report]) -> None:
+        """Bring a slide up to date and record it. If it fails, records the failed check with the reason, and raises.
+
+        Dagster plans every check of every slide in each run, so each is recorded, also where nothing was made.
+        """
+        try:
+            checks = [*self._materialize(slide_id, make), Checked(CAN_BE_MADE, True)]
+        except Exception as e:
+            checks = [e.checked] if isinstance(e, UnusableError) else []
+            cause = e.__cause__ if isinstance(e, UnusableError) and isinstance(e.__cause__, Exception) else e
+            self._log(slide_id, [*checks, Checked(CAN_BE_MADE, False, {"reason": self.reason(slide_id, cause)})])
+            if cause is e:
+                raise
+            raise cause from None
+        self._log(slide_id, checks)
+
+    def reason(self, slide_id: str, error: Exception) -> str:
+        """Return why a slide failed, on one line that names it."""
+        return reason_of(slide_id, error, self.context.run.run_id)
+
+    def _materialize(self, slide_id: str, make: Callable[[Registered], Report]) -> list[Checked]:
+        """Bring a slide up to date and log its materialization. Returns its checks."""
+        stage = STAGES[self.table.name]
+        with working(self.store, stage.name, slide_id, self.context.log.info) as row:
+            asked = self.settings.asked
+            report = make(Registry(self.store).keep_asked(row, asked) if asked else row)
+            metadata = self._metadata(slide_id, report)
+        for note in report.made.notes:
+            self.context.log.warning(note)
+        tags = {_CODE_VERSION: stage.code_version, _DATA_VERSION: report.made.fingerprint.digest, _GIVEN: "true"}
+        for parent in stage.parents:
+            tags |= _input_tags(parent, self._last(parent, slide_id))
+        key = self.context.asset_key
+        self.context.log_event(dg.AssetMaterialization(key, partition=slide_id, metadata=metadata, tags=tags))
+        values = {name: getattr(value, "value", value) for name, value in metadata.items()}
+        return list(report.judge(values))
+
+    def _metadata(self, slide_id: str, report: Report) -> dict[str, Any]:
+        """Return the metadata of a slide's event. If nothing was made, it is that of the earlier event, without pictures."""
+        earlier = self._last(self.table.name, slide_id)
+        event = None if earlier is None else earlier.asset_materialization
+        same = event is not None and (event.tags or {}).get(_DATA_VERSION) == report.made.fingerprint.digest
+        if report.made.recomputed or earlier is None or event is None or not same:
+            return metadata_of(self.store, self.table, slide_id, report.made, report.describe())
+        kept: dict[str, Any] = {name: value for name, value in event.metadata.items() if not is_picture(value)}
+        if len(kept) < len(event.metadata):
+            kept["pictures"] = dg.MetadataValue.dagster_run(earlier.run_id)
+        return {**kept, "made": False}
+
+    def _log(self, slide_id: str, checks: Iterable[Checked]) -> None:
+        for checked in checks:
+            severity = dg.AssetCheckSeverity.WARN if checked.warns else dg.AssetCheckSeverity.ERROR
+            self.context.log_event(
+                dg.AssetCheckEvaluation(
+                    self.context.asset_key, checked.name, checked.passed, checked.why, None, severity, blocking=False,
+                    partition=slide_id,
+                )
+            )  # fmt: skip
+
+    def _last(self, stage: str, slide_id: str) -> dg.EventLogRecord | None:
+        """Return a slide's last materialization of a stage."""
+        of_slide = dg.AssetRecordsFilter(dg.AssetKey(stage), asset_partitions=[slide_id])
+        return next(iter(self.context.instance.fetch_materializations(of_slide, limit=1).records), None)
+
+
+def _input_tags(parent: str, last: dg.EventLogRecord | None) -> dict[str, str]:
+    if last is None or last.asset_materialization is None:
+        return {}
+    version = (last.asset_materialization.tags or {}).get(_DATA_VERSION)
+    return {
+        f"{_INPUT_EVENT}{parent}": str(last.storage_id),
+        **({f"{_INPUT_VERSION}{parent}": version} if version else {}),
+    }
+
+
+def reason_of(slide_id: str, error: Exception | str, run_id: str = "") -> str:
+    """Return why a slide failed, on one line that names it."""
+    if isinstance(error, Exception) and not isinstance(error, StpathError):
+        return f"{slide_id}: {describe(error, 1000)} (a bug; the traceback is in run {run_id})"
+    return str(error) if slide_id in str(error) else f"{slide_id}: {error}"

@@ -1,0 +1,80 @@
+"""Registers found scans one by one. A scan that cannot be registered costs the others nothing."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stpath_assets.errors import SameContentError, StpathError
+from stpath_assets.ingestion.known import Entry, Known
+from stpath_assets.slides import Registered, Registry, open_slide, scale
+from stpath_assets.slides.registered import slide_id_from_name
+from stpath_assets.slides.source import Source, is_url
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of an entry: its row, or one line that says why there is none. `is_twice`: its content is registered."""
+
+    entry: Entry
+    row: Registered | None = None
+    error: str = ""
+    is_twice: bool = False
+
+
+def add_entries(
+    registry: Registry, entries: Iterable[Entry], check: Callable[[Registered], object] = lambda _: None
+) -> Iterator[Added]:
+    """Register scans with what is known of them. `check` is that of `Registry.add`."""
+    for entry in entries:
+        try:
+            yield Added(entry, registry.add(entry.scan, **arguments_of(entry.known), check=check))
+        except SameContentError as e:
+            yield Added(entry, error=str(e), is_twice=True)
+        except StpathError as e:
+            yield Added(entry, error=f"{entry.origin}: {e}" if entry.origin else str(e))
+
+
+def arguments_of(known: Known) -> dict[str, Any]:
+    """Return what is known as arguments of `Registry.add`."""
+    return {
+        "slide_id": known.slide_id,
+        "patient": known.patient_id,
+        "cohort": known.cohort,
+        "organ": known.organ,
+        "tech": known.tech,
+        "mpp": known.mpp,
+        "spots": known.spots,
+        "regions": known.regions,
+        "features": known.features,
+        "genes": known.genes,
+        "more": known.more or None,
+    }
+
+
+def preview(registered: Iterable[Registered], entries: Iterable[Entry]) -> Iterator[dict[str, str]]:
+    """Yield what registering each entry would do, as columns of text. Opens the scans, and reads no more than their headers.
+
+    An id that two different scans want is told apart only when they are registered, because that takes their content's hash.
+    """
+    by_uri = {row.uri: row for row in registered}
+    for entry in entries:
+        known, source = entry.known, Source(entry.scan)
+        before = by_uri.get(source.uri)
+        shown = {
+            "slide": known.slide_id or (before.slide_id if before else slide_id_from_name(source.name)),
+            "organ": known.organ or (before and before.organ) or "–",
+            "tech": known.tech or (before and before.tech) or "–",
+            "spots": Path(known.spots).name if known.spots else "–",
+        }
+        mpp = None if known.mpp == "file" else known.mpp
+        if known.mpp is None and before is not None and before.mpp_source == "user":
+            mpp = before.mpp_xy
+        try:
+            with open_slide(entry.scan if is_url(entry.scan) else Path(entry.scan), mpp) as slide:
+                shown |= {"px": f"{slide.width_px} x {slide.height_px}", "µm/px": scale.text(slide.mpp_xy, "g")}
+            what, error = "new" if before is None else "update" if before.status == "ready" else "brought back", ""
+        except StpathError as e:
+            shown |= {"px": "–", "µm/px": "–"}
+            what, error = "refused", str(e)
+        yield {**shown, "would be": what, "scan": entry.scan, "error": error}
