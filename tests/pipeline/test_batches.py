@@ -146,6 +146,16 @@ def test_what_a_batch_made_is_fresh_until_its_tiles_are_made_anew(
     assert status() == [StaleStatus.FRESH, StaleStatus.STALE, StaleStatus.FRESH]
 
 
+def test_an_event_of_an_earlier_version_is_not_taken_over(settings: Settings, opened: dg.DagsterInstance) -> None:
+    run(opened, settings, list(STAGES), "a")
+    digest = Store(settings.home).require("stpath_predictions", "a").digest
+    tags = {"dagster/data_version": digest, "dagster/code_version": STAGES["stpath_predictions"].code_version}
+    old = dg.AssetMaterialization("stpath_predictions", partition="a", metadata={"genes": 2}, tags=tags)
+    opened.report_runless_asset_event(old)
+    assert run(opened, settings, list(STAGES), "a").success
+    assert checks(opened, "stpath_predictions", "a", "varies_over_tiles")[0]
+
+
 @pytest.fixture
 def second_encode_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
     """Let the encoder's second batch, which is the second slide's, raise, or be not finite."""

@@ -24,6 +24,8 @@ CAN_BE_MADE = "can_be_made"
 _CODE_VERSION = "dagster/code_version"
 _DATA_VERSION = "dagster/data_version"
 _GIVEN = "dagster/data_version_is_user_provided"
+# Ours: the form of the metadata, which checks read again from an earlier event. Raised when a name is added.
+_FORM, _FORM_NOW = "stpath/metadata", "2"
 _INPUT_VERSION = "dagster/input_data_version/"
 _INPUT_EVENT = "dagster/input_event_pointer/"
 
@@ -94,7 +96,8 @@ class Recorder:
             metadata = self._metadata(slide_id, report)
         for note in report.made.notes:
             self.context.log.warning(note)
-        tags = {_CODE_VERSION: stage.code_version, _DATA_VERSION: report.made.fingerprint.digest, _GIVEN: "true"}
+        version = report.made.fingerprint.digest
+        tags = {_CODE_VERSION: stage.code_version, _DATA_VERSION: version, _GIVEN: "true", _FORM: _FORM_NOW}
         for parent in stage.parents:
             tags |= _input_tags(parent, self._last(parent, slide_id))
         key = self.context.asset_key
@@ -106,7 +109,8 @@ class Recorder:
         """Return the metadata of a slide's event. If nothing was made, it is that of the earlier event, without pictures."""
         earlier = self._last(self.table.name, slide_id)
         event = None if earlier is None else earlier.asset_materialization
-        same = event is not None and (event.tags or {}).get(_DATA_VERSION) == report.made.fingerprint.digest
+        tags = (event.tags or {}) if event else {}
+        same = (tags.get(_DATA_VERSION), tags.get(_FORM)) == (report.made.fingerprint.digest, _FORM_NOW)
         if report.made.recomputed or earlier is None or event is None or not same:
             return metadata_of(self.store, self.table, slide_id, report.made, report.describe())
         kept: dict[str, Any] = {name: value for name, value in event.metadata.items() if not is_picture(value)}
