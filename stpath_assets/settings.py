@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     unreadable: Literal["fail", "drop"] = Field(
         "fail", description="what becomes of tiles whose pixels cannot be decoded: the slide fails, or they are dropped"
     )
+    inbox: str | None = Field(
+        None, description="folders that are watched for new scans, comma-separated; unset: inbox/ in the data root"
+    )
+    inbox_wait_s: float = Field(
+        120, ge=0, le=86400, description="most time that new scans wait for others, so that they share a run, s"
+    )
     slides_per_run: int = Field(
         16, ge=1, le=1000, description="slides that a backfill takes through all stages in one run"
     )

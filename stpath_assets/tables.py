@@ -117,6 +117,12 @@ SLIDES = Table(
                 "asked_genes", pa.string(), "`--genes` of the slide's last run; NULL is the setting", nullable=True
             ),
             _column("more", pa.string(), "further columns of its manifest or sidecar, JSON", nullable=True),
+            _column(
+                "arrival",
+                pa.string(),
+                "digest of file and sidecar as the inbox saw them when the scan was registered; NULL if it was not by the inbox",
+                nullable=True,
+            ),
         ]
     ),
     inline=True,
@@ -321,6 +327,25 @@ FAILURES = Table(
             _column("stage", pa.string(), "stage that failed"),
             _column("reason", pa.string(), "why, one line"),
             _column("failed_at", pa.timestamp("us", tz="UTC"), "when it was tried"),
+            _column("made_from", pa.string(), "fingerprint that it was tried with, if that was known", nullable=True),
+        ]
+    ),
+    inline=True,
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    "a scan in the inbox that cannot be registered",
+    pa.schema(
+        [
+            _column("uri", pa.string(), "path of the scan"),
+            _column("slide_id", pa.string(), "id that it would have"),
+            _column("arrival", pa.string(), "digest of file and sidecar as they were tried"),
+            _column("tries", pa.int64(), "how often these were tried; three times if the process died, else once"),
+            _column(
+                "reason", pa.string(), "why it cannot be registered and what to do, one line; empty while it is tried"
+            ),
+            _column("tried_at", pa.timestamp("us", tz="UTC"), "when it was tried last"),
         ]
     ),
     inline=True,
@@ -339,10 +364,11 @@ TABLES: dict[str, Table] = {
         LINEAGE,
         FINGERPRINTS,
         FAILURES,
+        QUARANTINE,
     )
 }
 
-PART_TABLES = frozenset(TABLES) - {SLIDES.name, LINEAGE.name, FINGERPRINTS.name, FAILURES.name}
+PART_TABLES = frozenset(TABLES) - {SLIDES.name, LINEAGE.name, FINGERPRINTS.name, FAILURES.name, QUARANTINE.name}
 """The tables of slides' parts. The others describe the parts."""
 
 

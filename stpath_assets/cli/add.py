@@ -84,6 +84,8 @@ def _collect(
         if Path(scan).is_dir():
             found = find_scans(Path(scan))
             entries, others, problems = entries + found.entries, others + found.others, problems + found.problems
+            if not found.entries and not found.problems:
+                problems.append(f"{scan}: is a folder without scans ({found.others} other files); check the path")
         else:
             entries.append(Entry(scan))
     if manifest is not None:

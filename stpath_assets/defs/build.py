@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs import execution, jobs, resources
+from stpath_assets.defs import execution, jobs, resources, sensors
 from stpath_assets.defs.assets import catalog, evaluation, features, prediction, slides, tiles
 
 
@@ -13,8 +13,16 @@ def build_defs(**overrides: Any) -> dg.Definitions:
     """Return the code location. `overrides` are arguments of `dagster.Definitions` that replace ours."""
     parts: dict[str, Any] = {
         "assets": dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
-        "jobs": [jobs.process_slide, jobs.count_catalog, jobs.maintain],
-        "schedules": [jobs.maintain_nightly],
+        "jobs": [
+            jobs.process_slide,
+            jobs.register_scans,
+            jobs.rescan,
+            jobs.retire_slides,
+            jobs.count_catalog,
+            jobs.maintain,
+        ],
+        "sensors": [sensors.new_scans],
+        "schedules": [jobs.rescan_nightly, jobs.maintain_nightly],
         "resources": {"settings": resources.SettingsResource()},
         "executor": execution.executor,
     }

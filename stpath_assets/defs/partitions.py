@@ -1,9 +1,10 @@
 """One dynamic partition per slide, never per tile. Dagster accepts any key; the registry checks ours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
+from stpath_assets.ingestion import read_quarantine
 from stpath_assets.slides import Registry
 
 SLIDES = dg.DynamicPartitionsDefinition(name="slides")
@@ -14,18 +15,42 @@ _PARTITION = "dagster/partition"
 
 
 def sync(instance: dg.DagsterInstance, registry: Registry) -> list[str]:
-    """Make the partitions equal to the live slides, and return their ids, sorted.
+    """Make the partitions equal to the live slides and those in quarantine, and return the live ids, sorted.
 
     The key of a retired slide stays as long as a run or backfill is under way that may name it: Dagster fails a whole backfill of
     which one key is gone.
     """
     live = [row.slide_id for row in registry.live()]
+    refused = [q.slide_id for q in read_quarantine(registry.store).values() if q.is_over]
     known = set(instance.get_dynamic_partitions(str(SLIDES.name)))
-    instance.add_dynamic_partitions(str(SLIDES.name), [s for s in live if s not in known])
-    for gone in sorted(known - set(live)):
-        if not _is_named(instance, gone):
-            instance.delete_dynamic_partition(str(SLIDES.name), gone)
+    new = dict.fromkeys(s for s in (*live, *refused) if s not in known)
+    instance.add_dynamic_partitions(str(SLIDES.name), list(new))
+    gone = known - {*live, *refused}
+    if gone and not has_backfill(instance):
+        named = named_by(
+            instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)), instance.get_dynamic_partitions(str(SLIDES.name))
+        )
+        for key in sorted(gone - named):
+            instance.delete_dynamic_partition(str(SLIDES.name), key)
     return live
+
+
+def has_backfill(instance: dg.DagsterInstance) -> bool:
+    """Return whether a backfill is under way. It may name any slide."""
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+    under_way = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING]
+    return bool(instance.get_backfills(filters=BulkActionsFilter(statuses=under_way), limit=1))
+
+
+def named_by(runs: Iterable[dg.DagsterRun], keys: Sequence[str]) -> set[str]:
+    """Return the keys that runs name, by themselves or as part of a range of `keys`."""
+    named = set[str]()
+    for run in runs:
+        first, last = (run.tags.get(tag, run.tags.get(_PARTITION)) for tag in _RANGE)
+        if first in keys and last in keys:
+            named.update(keys[keys.index(first) : keys.index(last) + 1])
+    return named
 
 
 def contiguous(keys: Sequence[str], chosen: Sequence[str], most: int) -> Iterator[list[str]]:
@@ -46,17 +71,6 @@ def range_tags(group: Sequence[str]) -> dict[str, str]:
     if len(group) == 1:
         return {_PARTITION: group[0]}
     return dict(zip(_RANGE, (group[0], group[-1]), strict=True))
-
-
-def _is_named(instance: dg.DagsterInstance, key: str) -> bool:
-    """Return whether a run or backfill that is under way may name a key. One of several keys counts as naming all."""
-    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-
-    under_way = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING]
-    if instance.get_backfills(filters=BulkActionsFilter(statuses=under_way), limit=1):
-        return True
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    return any(run.tags.get(_PARTITION) == key or _RANGE[0] in run.tags for run in runs)
 
 
 UNDER_WAY = [

@@ -1,24 +1,40 @@
 """From files to registered slides: what is known of each scan, and which files of a folder are scans.
 
 `known` holds what a manifest's row or a sidecar says, `manifest` reads both, `finding` walks a folder, `adding` registers.
+For the watched folders, `inbox` lists what is there, `decisions` says what to do about it, and `registering` does it.
 """
 
 from stpath_assets.ingestion.adding import Added, add_entries, preview
+from stpath_assets.ingestion.decisions import Memory, choose_arrivals, is_time
 from stpath_assets.ingestion.finding import Found, find_scans
+from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox
 from stpath_assets.ingestion.known import Entry, Known
 from stpath_assets.ingestion.manifest import MANIFEST, Manifest, read_manifest, read_sidecar, sidecars_of
+from stpath_assets.ingestion.registering import Quarantined, done_of, forget_gone, read_quarantine, register_arrivals
 
 __all__ = [
     "MANIFEST",
     "Added",
+    "Arrival",
     "Entry",
     "Found",
+    "Inbox",
     "Known",
     "Manifest",
+    "Memory",
+    "Quarantined",
     "add_entries",
+    "choose_arrivals",
+    "done_of",
     "find_scans",
+    "forget_gone",
+    "inbox_folders",
+    "is_time",
+    "list_inbox",
     "preview",
     "read_manifest",
+    "read_quarantine",
     "read_sidecar",
+    "register_arrivals",
     "sidecars_of",
 ]

@@ -20,11 +20,15 @@ _IMAGES = frozenset((".png", ".jpg", ".jpeg"))
 
 @dataclass
 class Found:
-    """What a folder holds: scans, the number of other files, and one line for each thing that cannot be used."""
+    """What a folder holds: scans, the number of other files, and one line for each thing that cannot be used.
+
+    `refused` are scans that are left out because of their sidecar, with the reason.
+    """
 
     entries: list[Entry] = field(default_factory=list)
     others: int = 0
     problems: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def find_scans(folder: Path) -> Found:
@@ -52,6 +56,7 @@ def find_scans(folder: Path) -> Found:
             found.entries.append(entry if sidecar is None else Entry(str(path), read_sidecar(sidecar), str(sidecar)))
         except ManifestError as e:
             found.problems.append(str(e))
+            found.refused[str(path)] = str(e)
     found.entries += [entry for scan, entry in named.items() if not scan.startswith(f"{folder.absolute()}{os.sep}")]
     return found
 

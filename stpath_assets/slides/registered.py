@@ -56,6 +56,7 @@ class Registered:
     asked_encoder: str | None = None
     asked_genes: str | None = None
     more: str | None = None
+    arrival: str | None = None
 
     @property
     def mpp_xy(self) -> Mpp:

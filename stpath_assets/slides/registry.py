@@ -59,6 +59,7 @@ class Registry:
         cohort: str | None = None,
         genes: str | None = None,
         more: dict[str, str] | None = None,
+        arrival: str | None = None,
         slide_id: str | None = None,
         check: Callable[[Registered], object] = lambda _: None,
     ) -> Registered:
@@ -66,8 +67,8 @@ class Registry:
 
         Values that are not given keep their earlier value. `none` removes one; for mpp, `file` does. A scan whose registered
         path is gone is recognized by its content, and keeps all its values. `genes` is the panel of the slide's runs, as
-        `--genes`. `more` holds further facts by name, and replaces the earlier ones. `check` is called with the row before it is
-        stored, and raises if something is wrong.
+        `--genes`. `more` holds further facts by name, and replaces the earlier ones. `arrival` is what the inbox saw.
+        `check` is called with the row before it is stored, and raises if something is wrong.
 
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or `VocabularyError`; nothing is
         registered then.
@@ -92,7 +93,12 @@ class Registry:
             known = _kept(before) | found | tokens_given | files
             known |= {
                 column: None if value == NONE else value
-                for column, value in (("patient_id", patient), ("cohort", cohort), ("asked_genes", genes))
+                for column, value in (
+                    ("patient_id", patient),
+                    ("cohort", cohort),
+                    ("asked_genes", genes),
+                    ("arrival", arrival),
+                )
                 if value is not None
             }
             if more is not None:

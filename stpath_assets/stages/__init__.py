@@ -11,16 +11,20 @@ stored parts, `working` locks a slide while a stage is computed, `ready` checks 
 from stpath_assets.stages.plan import STAGES, Plan, Stage
 from stpath_assets.stages.ready import check_ready
 from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
-from stpath_assets.stages.working import read_failures, working
+from stpath_assets.stages.wanted import find_wanted, is_wanted
+from stpath_assets.stages.working import StageFailure, read_failures, working
 
 __all__ = [
     "STAGES",
     "Plan",
     "Stage",
+    "StageFailure",
     "State",
     "Survey",
     "check_ready",
     "differences",
+    "find_wanted",
+    "is_wanted",
     "read_failures",
     "stale_slides",
     "states_of",

@@ -60,8 +60,8 @@ class Survey:
         part, failure = self.parts.get((stage, row.slide_id)), self.failures.get((stage, row.slide_id))
         if part is not None and part.digest == expected.digest:
             return State("current") if self.store.is_whole(part) else State("failed", _broken(part))
-        if failure is not None:
-            return State("failed", failure)
+        if failure is not None and failure.made_from == expected.digest:
+            return State("failed", failure.reason)
         if part is None:
             return State("missing")
         differs = differences(self._stored(stage, row.slide_id), expected)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +16,17 @@ from stpath_assets.tables import FAILURES
 
 @contextmanager
 def working(
-    store: Store, stage: str, slide_id: str, waiting: Callable[[str], None] = lambda _: None
+    store: Store,
+    stage: str,
+    slide_id: str,
+    waiting: Callable[[str], None] = lambda _: None,
+    made_from: Callable[[Registered], str | None] = lambda _: None,
 ) -> Iterator[Registered]:
     """Lock a slide while one of its stages is brought up to date, and yield its row.
 
     Another run of the slide waits; `waiting` is called with the lock's holder. An error of the stage is recorded as its
-    failure, for `status`.
+    failure, for `status`, with the fingerprint that `made_from` returns: it holds as long as that stays the same. Without
+    one, the error is why there is no fingerprint, and it holds as long as there is none.
     """
     path = store.home / "locks" / "slides" / f"{slide_id}.lock"
     if not path.exists():
@@ -35,24 +41,33 @@ def working(
             yield row
         except Exception as e:
             said = str(e) if isinstance(e, StpathError) else f"{type(e).__name__}: {e}"
-            _keep_failure(store, stage, slide_id, one_line(said)[:1000])
+            _keep_failure(store, stage, slide_id, one_line(said)[:1000], made_from(row))
             raise
         _forget_failure(store, stage, slide_id)
 
 
-def read_failures(store: Store) -> dict[tuple[str, str], str]:
+@dataclass(frozen=True)
+class StageFailure:
+    """Why a stage of a slide failed last, and the fingerprint that it was tried with, if that was known."""
+
+    reason: str
+    made_from: str | None
+
+
+def read_failures(store: Store) -> dict[tuple[str, str], StageFailure]:
     """Return why stages of slides failed last, by stage and slide."""
-    query = f"select stage, slide_id, reason from {NAME}.parts.{FAILURES.name}"
+    query = f"select stage, slide_id, reason, made_from from {NAME}.parts.{FAILURES.name}"
     store.open()
     found = store.lake.remember("failures", lambda cursor: cursor.execute(query).fetchall())
-    return {(stage, slide_id): reason for stage, slide_id, reason in found}
+    return {(stage, slide_id): StageFailure(reason, made_from) for stage, slide_id, reason, made_from in found}
 
 
-def _keep_failure(store: Store, stage: str, slide_id: str, reason: str) -> None:
+def _keep_failure(store: Store, stage: str, slide_id: str, reason: str, made_from: str | None) -> None:
     def work(cursor: Any) -> None:
         cursor.execute(f"delete from {NAME}.parts.{FAILURES.name} where stage = ? and slide_id = ?", [stage, slide_id])
-        values = [slide_id, stage, reason, datetime.now(UTC)]
-        cursor.execute(f"insert into {NAME}.parts.{FAILURES.name} values (?, ?, ?, ?)", values)
+        values = [slide_id, stage, reason, datetime.now(UTC), made_from]
+        columns = "(slide_id, stage, reason, failed_at, made_from)"
+        cursor.execute(f"insert into {NAME}.parts.{FAILURES.name} {columns} values (?, ?, ?, ?, ?)", values)
 
     try:
         store.lake.transact(work)

@@ -122,6 +122,7 @@ FULL = {
     "lineage": 6,
     "fingerprints": 1,
     "failures": 0,
+    "quarantine": 0,
 }
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 
-from stpath_assets.defs.assets.recording import Recorder, Report, reason_of
+from stpath_assets.defs.assets.recording import Checked, Recorder, Report, reason_of
 from stpath_assets.defs.execution import BY_COMMAND, FAILED
 from stpath_assets.errors import StpathError, may_pass
+from stpath_assets.ingestion import read_quarantine
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, read_failures
@@ -38,20 +39,23 @@ def each_slide(
     settings: Settings,
     table: Table,
     make: Callable[[Registered], Report],
+    failed_by: Callable[[Exception], Iterable[Checked]] = lambda error: (),
 ) -> Results:
-    """Make the asset for each slide of the run, and record it.
+    """Make the asset for each slide of the run, and record it. `failed_by` returns the checks that a slide's error fails.
 
     Raises `Failure` with the bad slides of all stages of the run if no later stage follows, or if no slide is left.
     """
     store, slide_ids = Store.of(settings), list(context.partition_keys)
     selected = _selected(context)
-    bad = _failed_before(store, ancestors(table.name, selected), slide_ids)
+    refused = _in_quarantine(store, slide_ids)
+    bad = refused | _failed_before(store, ancestors(table.name, selected), slide_ids)
     if len(slide_ids) > 1:
-        (
-            Registry(store).all(),
-            store.parts(),
-        )  # read once; what nobody changes meanwhile is not read again for each slide
-    recorder, passing = Recorder(context, settings, store, table), list[Exception]()
+        # Read once: what nobody changes meanwhile is not read again for each slide.
+        Registry(store).all()
+        store.parts()
+    recorder, passing = Recorder(context, settings, store, table, failed_by), list[Exception]()
+    for slide_id, reason in refused.items():
+        recorder.record_failure(slide_id, reason)
     for slide_id in slide_ids:
         if slide_id in bad:
             continue
@@ -94,6 +98,13 @@ def _selected(context: dg.AssetExecutionContext) -> set[str]:
     return {name for name in STAGES if name in names and (steps is None or name in steps)}
 
 
+def _in_quarantine(store: Store, slide_ids: Sequence[str]) -> dict[str, str]:
+    """Return why slides could not be registered, by slide."""
+    refused = {scan.slide_id: scan.why for scan in read_quarantine(store).values() if scan.is_over}
+    registered = {row.slide_id for row in Registry(store).all()} if refused else set()
+    return {s: refused[s] for s in slide_ids if s in refused and s not in registered}
+
+
 def _failed_before(store: Store, before: set[str], slide_ids: Sequence[str]) -> dict[str, str]:
     """Return why slides failed in earlier stages of the run, by slide."""
     if not before:
@@ -102,7 +113,7 @@ def _failed_before(store: Store, before: set[str], slide_ids: Sequence[str]) -> 
     for stage in (s for s in STAGES if s in before):
         for slide_id in slide_ids:
             if (stage, slide_id) in failures:
-                bad.setdefault(slide_id, reason_of(slide_id, failures[stage, slide_id]))
+                bad.setdefault(slide_id, reason_of(slide_id, failures[stage, slide_id].reason))
     return bad
 
 

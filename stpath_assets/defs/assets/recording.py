@@ -13,7 +13,7 @@ from stpath_assets.defs.assets.metadata import is_picture, metadata_of
 from stpath_assets.errors import StpathError, describe
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
-from stpath_assets.stages import STAGES, working
+from stpath_assets.stages import STAGES, Plan, working
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.tables import Table
 
@@ -40,14 +40,6 @@ class Checked:
     warns: bool = False
 
 
-class UnusableError(Exception):
-    """Raised `from` the error of a slide whose check failed, to have the check recorded."""
-
-    def __init__(self, checked: Checked) -> None:
-        super().__init__(checked.name)
-        self.checked = checked
-
-
 @dataclass(frozen=True)
 class Report:
     """What a stage did for a slide.
@@ -62,10 +54,17 @@ class Report:
 
 
 class Recorder:
-    """Brings slides up to date in one stage, and records each."""
+    """Brings slides up to date in one stage, and records each. `failed_by` returns the checks that an error fails."""
 
-    def __init__(self, context: dg.AssetExecutionContext, settings: Settings, store: Store, table: Table) -> None:
-        self.context, self.settings, self.store, self.table = context, settings, store, table
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        settings: Settings,
+        store: Store,
+        table: Table,
+        failed_by: Callable[[Exception], Iterable[Checked]] = lambda error: (),
+    ) -> None:
+        self.context, self.settings, self.store, self.table, self.failed_by = context, settings, store, table, failed_by
 
     def record(self, slide_id: str, make: Callable[[Registered], Report]) -> None:
         """Bring a slide up to date and record it. If it fails, records the failed check with the reason, and raises.
@@ -75,13 +74,14 @@ class Recorder:
         try:
             checks = [*self._materialize(slide_id, make), Checked(CAN_BE_MADE, True)]
         except Exception as e:
-            checks = [e.checked] if isinstance(e, UnusableError) else []
-            cause = e.__cause__ if isinstance(e, UnusableError) and isinstance(e.__cause__, Exception) else e
-            self._log(slide_id, [*checks, Checked(CAN_BE_MADE, False, {"reason": self.reason(slide_id, cause)})])
-            if cause is e:
-                raise
-            raise cause from None
+            self._log(slide_id, self.failed_by(e))
+            self.record_failure(slide_id, self.reason(slide_id, e))
+            raise
         self._log(slide_id, checks)
+
+    def record_failure(self, slide_id: str, reason: str) -> None:
+        """Record why a slide cannot be made."""
+        self._log(slide_id, [Checked(CAN_BE_MADE, False, {"reason": reason})])
 
     def reason(self, slide_id: str, error: Exception) -> str:
         """Return why a slide failed, on one line that names it."""
@@ -90,7 +90,7 @@ class Recorder:
     def _materialize(self, slide_id: str, make: Callable[[Registered], Report]) -> list[Checked]:
         """Bring a slide up to date and log its materialization. Returns its checks."""
         stage = STAGES[self.table.name]
-        with working(self.store, stage.name, slide_id, self.context.log.info) as row:
+        with working(self.store, stage.name, slide_id, self.context.log.info, self._digest_of) as row:
             asked = self.settings.asked
             report = make(Registry(self.store).keep_asked(row, asked) if asked else row)
             metadata = self._metadata(slide_id, report)
@@ -104,6 +104,14 @@ class Recorder:
         self.context.log_event(dg.AssetMaterialization(key, partition=slide_id, metadata=metadata, tags=tags))
         values = {name: getattr(value, "value", value) for name, value in metadata.items()}
         return list(report.judge(values))
+
+    def _digest_of(self, row: Registered) -> str | None:
+        """Return the fingerprint that the stage would make now, or None if that cannot be told."""
+        try:
+            expected = Plan(self.settings).expected(self.table.name, row)
+        except StpathError:
+            return None
+        return None if expected is None else expected.digest
 
     def _metadata(self, slide_id: str, report: Report) -> dict[str, Any]:
         """Return the metadata of a slide's event. If nothing was made, it is that of the earlier event, without pictures."""

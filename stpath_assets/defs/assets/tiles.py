@@ -7,7 +7,7 @@ import dagster as dg
 
 from stpath_assets.defs.assets.batches import Results, each_slide
 from stpath_assets.defs.assets.metadata import picture
-from stpath_assets.defs.assets.recording import Checked, Report, UnusableError
+from stpath_assets.defs.assets.recording import Checked, Report
 from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.errors import TilesLostError, TissueError
 from stpath_assets.features import trident
@@ -39,15 +39,10 @@ def tile_grids(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Set
     store = Store.of(settings)
 
     def tile(row: Registered) -> Report:
-        parameters = _parameters(row, settings)
-        try:
-            made = store_tiles(store, row, parameters)
-        except TissueError as e:
-            name = LOST if isinstance(e, TilesLostError) else COVERAGE
-            raise UnusableError(Checked(name, False, {"why": str(e)}, warns=True)) from e
+        made = store_tiles(store, row, _parameters(row, settings))
         return Report(made, lambda: _describe(store, row), lambda numbers: _judge(numbers, settings.max_lost))
 
-    yield from each_slide(context, settings, TILE_GRIDS, tile)
+    yield from each_slide(context, settings, TILE_GRIDS, tile, _failed_by)
 
 
 def _describe(store: Store, row: Registered) -> dict[str, Any]:
@@ -59,6 +54,11 @@ def _judge(numbers: Mapping[str, Any], max_lost: float) -> Iterator[Checked]:
     share, lost = float(numbers["tissue_share"]), float(numbers["lost"])
     yield Checked(COVERAGE, 0 < share < MAX_TISSUE, {"tissue_share": share}, warns=True)
     yield Checked(LOST, lost <= max_lost, {"lost": lost, "max_lost": max_lost}, warns=True)
+
+
+def _failed_by(error: Exception) -> Iterator[Checked]:
+    if isinstance(error, TissueError):
+        yield Checked(LOST if isinstance(error, TilesLostError) else COVERAGE, False, {"why": str(error)}, warns=True)
 
 
 def _parameters(row: Registered, settings: Settings) -> TileParameters:

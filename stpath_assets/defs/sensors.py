@@ -1,0 +1,73 @@
+"""The sensor that watches the inbox. It lists files and asks for runs, and never opens a scan."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from stpath_assets.defs import jobs
+from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, contiguous, has_backfill, named_by, range_tags, sync
+from stpath_assets.ingestion import Arrival, Memory, choose_arrivals, done_of, inbox_folders, is_time, list_inbox
+from stpath_assets.settings import Settings
+from stpath_assets.slides import Registry
+from stpath_assets.stages import Plan, find_wanted
+from stpath_assets.storage import Store
+
+EVERY_S = 30
+MOST_SCANS = 500
+"""Most scans that one run registers. The rest follow in later ticks."""
+MOST_RUNS = 4
+"""Most runs that the sensor has under way at a time, so that a run asked for by hand does not wait behind hundreds."""
+
+
+@dg.sensor(
+    jobs=[jobs.register_scans, jobs.process_slide],
+    minimum_interval_seconds=EVERY_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Watches the inbox. Registers scans whose file has not changed for two ticks. Asks for runs of new and outdated slides "
+        "when there are enough for a full run, or when the first has waited for `inbox_wait_s`."
+    ),
+)
+def new_scans(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
+    """Ask for the runs that the inbox and the registered slides need."""
+    store, memory = Store.of(settings), Memory.load(context.cursor)
+    inbox = list_inbox(inbox_folders(settings))
+    for problem in inbox.problems:
+        context.log.warning(problem)
+    is_there = store.is_there()
+    chosen, memory = choose_arrivals(
+        inbox.arrivals, done_of(store, inbox.arrivals) if is_there else {}, memory, MOST_SCANS
+    )
+    requests = list(_registrations(context.instance, chosen))
+    if is_there:
+        wanted, keys = _wanted(context.instance, store, settings)
+        free = MOST_RUNS - _count(context.instance, jobs.process_slide.name)
+        go, memory = is_time(len(wanted), settings.slides_per_run, settings.inbox_wait_s, time.time(), memory)
+        if go:
+            groups = list(contiguous(keys, wanted, settings.slides_per_run))[: max(0, free)]
+            requests += [dg.RunRequest(job_name=jobs.process_slide.name, tags=range_tags(group)) for group in groups]
+    waiting = len(memory.seen) - len(chosen)
+    reason = None if requests else f"{len(inbox.arrivals)} scans in the inbox, {waiting} of them not complete yet"
+    return dg.SensorResult(run_requests=requests, cursor=memory.dump(), skip_reason=reason)
+
+
+def _registrations(instance: dg.DagsterInstance, chosen: Sequence[Arrival]) -> Iterator[dg.RunRequest]:
+    """Yield the run that registers arrivals, unless one is under way: what that leaves is chosen again."""
+    if chosen and not _count(instance, jobs.register_scans.name):
+        config = {"arrivals": {a.entry.scan: a.digest for a in chosen}}
+        yield dg.RunRequest(job_name=jobs.register_scans.name, run_config={"ops": {"register": {"config": config}}})
+
+
+def _wanted(instance: dg.DagsterInstance, store: Store, settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the slides that need a run and have none under way, and all partition keys in their order."""
+    sync(instance, Registry(store))
+    keys = list(instance.get_dynamic_partitions(str(SLIDES.name)))
+    if has_backfill(instance):
+        return [], keys
+    busy = named_by(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)), keys)
+    return [s for s in find_wanted(store, Plan(settings)) if s not in busy], keys
+
+
+def _count(instance: dg.DagsterInstance, job: str) -> int:
+    return int(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=UNDER_WAY)))
