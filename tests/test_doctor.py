@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import dagster as dg
 import huggingface_hub
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
@@ -19,6 +22,7 @@ from torchvision import transforms
 
 from stpath_assets.cli import main
 from stpath_assets.defs.doctor import records, release_slots
+from stpath_assets.defs.execution import process_of
 from stpath_assets.defs.materialize import instance
 from stpath_assets.doctor import Check, checks, compare_with_published, root
 from stpath_assets.doctor.models import read_tile
@@ -389,6 +393,27 @@ def test_dead_runs_are_ended_and_their_slots_given_back(settings: Settings) -> N
         assert opened.get_run_by_id(dead.run_id).status == dg.DagsterRunStatus.FAILURE
         assert release_slots(opened) == []
     assert records(settings).said == "3 runs on record, 1 under way"
+
+
+def test_a_process_that_works_for_a_run_that_is_over_is_killed(settings: Settings) -> None:
+    with subprocess.Popen(["sleep", "100"]) as worker, subprocess.Popen(["sleep", "100"]) as other:
+        with instance(settings) as opened:
+            for process, tags in ((worker, {".dagster/grpc_info": "{}"}), (other, {})):
+                told = {"stpath/process": process_of(psutil.Process(process.pid)), **tags}
+                opened.add_run(dg.DagsterRun("process_slide", status=dg.DagsterRunStatus.FAILURE, tags=told))
+        assert "killed the processes of 1 runs that are over" in records(settings).said
+        assert worker.wait(5) == -signal.SIGKILL
+        assert other.poll() is None, "a notebook goes on after its run"
+        other.kill()
+
+
+def test_partitions_are_made_equal_to_the_slides(settings: Settings) -> None:
+    with instance(settings) as opened:
+        opened.delete_dynamic_partition("slides", "a")
+        opened.add_dynamic_partitions("slides", ["nobody"])
+    assert "added 1 partitions that were missing, removed 1 without a slide" in records(settings).said
+    with instance(settings) as opened:
+        assert opened.get_dynamic_partitions("slides") == ["a"]
 
 
 @pytest.mark.parametrize("damage", ["yaml", "setting", "database"])

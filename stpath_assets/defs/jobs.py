@@ -7,7 +7,7 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from stpath_assets.defs.assets.recording import CAN_BE_MADE
+from stpath_assets.defs.assets.recording import CAN_BE_MADE, failure_event
 from stpath_assets.defs.assets.spec import SLIDE_GROUP, one_line_failures
 from stpath_assets.defs.partitions import sync
 from stpath_assets.features import trident
@@ -126,16 +126,11 @@ def maintain() -> None:
 
 
 def _fail(instance: dg.DagsterInstance, slide_id: str, reason: str, scan: str) -> None:
-    """Record a scan that cannot be used as a failed check of its slide."""
-    evaluation = dg.AssetCheckEvaluation(
-        dg.AssetKey(SLIDES.name),
-        CAN_BE_MADE,
-        False,
-        {"reason": reason, "scan": scan},
-        blocking=False,
-        partition=slide_id,
-    )
-    instance.report_runless_asset_event(evaluation)
+    """Record why a scan cannot be used: as a failed check of its slide, and among the events of its partition."""
+    asset, why = dg.AssetKey(SLIDES.name), {"reason": reason, "scan": scan}
+    failed = dg.AssetCheckEvaluation(asset, CAN_BE_MADE, False, why, blocking=False, partition=slide_id)
+    instance.report_runless_asset_event(failed)
+    instance.report_runless_asset_event(failure_event(asset, slide_id, why))
 
 
 maintain_nightly = dg.ScheduleDefinition(

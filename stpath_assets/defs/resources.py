@@ -5,7 +5,7 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from stpath_assets.defs.execution import end_with_run
+from stpath_assets.defs.execution import end_with_run, tell_process
 from stpath_assets.errors import StpathError
 from stpath_assets.settings import Settings, load_settings
 
@@ -33,6 +33,7 @@ class SettingsResource(dg.ConfigurableResource):
     def create_resource(self, context: dg.InitResourceContext) -> Settings:
         """Read the settings. A wrong setting fails the run with one line."""
         end_with_run(context.run)
+        tell_process(context.run, context.instance)
         try:
             encoder = None if self.encoder is None else self.encoder.value
             return load_settings(self.home, encoder=encoder, genes=self.genes)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from stpath_assets.defs import jobs
+from stpath_assets.defs.materialize import release_dead
 from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, contiguous, has_backfill, named_by, range_tags, sync
 from stpath_assets.ingestion import Arrival, Memory, choose_arrivals, done_of, inbox_folders, is_time, list_inbox
 from stpath_assets.settings import Settings
@@ -31,6 +32,8 @@ MOST_RUNS = 4
 )
 def new_scans(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
     """Ask for the runs that the inbox and the registered slides need."""
+    for run_id in release_dead(context.instance):
+        context.log.warning(f"run {run_id} was ended: its process is gone")
     store, memory = Store.of(settings), Memory.load(context.cursor)
     inbox = list_inbox(inbox_folders(settings))
     for problem in inbox.problems:

@@ -44,7 +44,9 @@ class Quarantined:
 
 
 def read_quarantine(store: Store) -> dict[str, Quarantined]:
-    """Return the scans that cannot be registered, by path."""
+    """Return the scans that cannot be registered, by path. A data root without a lake has none."""
+    if not store.is_there():
+        return {}
     query = f"select uri, slide_id, arrival, tries, reason from {_TABLE} order by uri"
     store.open()
     rows = store.lake.remember("quarantine", lambda cursor: cursor.execute(query).fetchall())

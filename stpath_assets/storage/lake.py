@@ -139,7 +139,7 @@ class Lake:
         """Return the result of `work` on one snapshot of all tables. A lost server is retried."""
         for attempt in range(ATTEMPTS):
             try:
-                with self.reading(attempts=1) as cursor:
+                with _interrupts(), self.reading(attempts=1) as cursor:
                     return work(cursor)
             except StorageError as e:
                 if not self._again(e.__cause__, attempt):
@@ -178,7 +178,7 @@ class Lake:
         """
         for attempt in range(ATTEMPTS):
             try:
-                with self._turn(), self.cursor() as cursor:
+                with _interrupts(), self._turn(), self.cursor() as cursor:
                     cursor.begin()
                     try:
                         result = work(cursor)
@@ -278,6 +278,17 @@ def attach(home: Home, *, read_only: bool, at: str | None = None, create: bool =
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Raise Ctrl-C as what it is. DuckDB makes a plain error of it, which would count as that of a slide."""
+    try:
+        yield
+    except RuntimeError as e:
+        if "interrupted" in str(e).lower():
+            raise KeyboardInterrupt from e
+        raise
 
 
 def _ask(sql: str) -> str:

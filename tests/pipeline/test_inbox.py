@@ -1,16 +1,19 @@
 """The sensor and the jobs of the inbox: from a file to rows, without a click, and nothing twice."""
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
+import psutil
 import pytest
 
 from stpath_assets.definitions import defs
 from stpath_assets.defs import sensors
 from stpath_assets.defs.assets.recording import CAN_BE_MADE
+from stpath_assets.defs.execution import PROCESS, process_of
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import SLIDES
 from stpath_assets.settings import Settings, load_settings
@@ -19,17 +22,16 @@ from stpath_assets.stages import STAGES, Plan, find_wanted, is_wanted
 from stpath_assets.stages.states import State
 from stpath_assets.storage import Store
 from tests.conftest import tissue_image, write_tiff
-from tests.roots import copied
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.fixture
-def settings(empty_root: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    home = copied(empty_root, tmp_path / "root").home
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    home = tmp_path / "root"  # the lake is made by the first scan
     monkeypatch.setenv("STPATH_ENCODER", "demo")
     monkeypatch.setenv("STPATH_GENES", "EPCAM,VIM")
-    (home / "inbox").mkdir()
+    (home / "inbox").mkdir(parents=True)
     return load_settings(home, inbox_wait_s=0)
 
 
@@ -104,12 +106,19 @@ def test_from_files_to_rows_without_a_click_and_the_broken_one_into_quarantine(
     passed, reason = last_check(opened, "slides", "broken")
     assert not passed
     assert "broken.svs: is not a readable slide" in reason
+    (event,) = opened.fetch_observations(
+        dg.AssetRecordsFilter(dg.AssetKey("slides"), asset_partitions=["broken"]), limit=9
+    ).records
+    assert event.asset_observation is not None
+    assert event.asset_observation.metadata["reason"].value == reason
     (request,) = ticks.tick()
     assert request.tags == {
         "dagster/asset_partition_range_start": "a",
         "dagster/asset_partition_range_end": "b",
     }, "both slides in one run, without the broken one"
     assert ticks.run(request)
+    (run,) = opened.get_runs(dg.RunsFilter(job_name="process_slide"))
+    assert run.tags[PROCESS] == process_of(psutil.Process()), "so that it can be told when this is gone"
     store = Store(settings.home)
     assert store.slide_ids("stpath_predictions") == ["a", "b"]
     assert ticks.tick() == []
@@ -135,6 +144,23 @@ def test_nothing_is_asked_for_while_its_run_is_under_way(
         defs.resolve_job_def("process_slide"), tags=dict(request.tags), status=dg.DagsterRunStatus.STARTED
     )
     assert ticks.tick() == []
+
+
+def test_a_run_whose_process_is_gone_is_ended_and_its_slides_are_asked_for_again(
+    ticks: Ticks, opened: dg.DagsterInstance, settings: Settings
+) -> None:
+    draw(settings.home / "inbox", "a")
+    ticks.tick()
+    ticks.tick_and_run()
+    (request,) = ticks.tick()
+    with subprocess.Popen(["true"]) as gone:
+        tags = {**request.tags, PROCESS: process_of(psutil.Process(gone.pid))}
+    job = defs.resolve_job_def("process_slide")
+    run = opened.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert ticks.tick() == [request]
+    ended = opened.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status == dg.DagsterRunStatus.FAILURE
 
 
 def test_a_slide_that_failed_is_tried_again_when_its_settings_change_and_not_before(

@@ -80,8 +80,9 @@ class Recorder:
         self._log(slide_id, checks)
 
     def record_failure(self, slide_id: str, reason: str) -> None:
-        """Record why a slide cannot be made."""
+        """Record why a slide cannot be made: as a failed check, and among the events of its partition."""
         self._log(slide_id, [Checked(CAN_BE_MADE, False, {"reason": reason})])
+        self.context.log_event(failure_event(self.context.asset_key, slide_id, {"reason": reason}))
 
     def reason(self, slide_id: str, error: Exception) -> str:
         """Return why a slide failed, on one line that names it."""
@@ -150,6 +151,11 @@ def _input_tags(parent: str, last: dg.EventLogRecord | None) -> dict[str, str]:
         f"{_INPUT_EVENT}{parent}": str(last.storage_id),
         **({f"{_INPUT_VERSION}{parent}": version} if version else {}),
     }
+
+
+def failure_event(asset: dg.AssetKey, slide_id: str, why: Mapping[str, str]) -> dg.AssetObservation:
+    """Return the event that tells on the page of a slide's partition why it cannot be made."""
+    return dg.AssetObservation(asset, description="cannot be made", partition=slide_id, metadata=why)
 
 
 def reason_of(slide_id: str, error: Exception | str, run_id: str = "") -> str:
