@@ -1,6 +1,6 @@
 """Many scans at once in the inbox of a real Dagster, one in ten of them broken: from files to rows, without a click.
 
-    python -m benchmarks.inbox [--slides 200] [--size 512] [--kill]
+    python -m benchmarks.inbox [--slides 200] [--size 768] [--kill]
     python -m benchmarks.inbox --ticks 5000       # how long a tick of the sensor takes with so many scans
 
 With --kill, the daemon, the code server and the process of a run are each killed with SIGKILL on the way, and Dagster is
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -39,6 +40,9 @@ from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import SLIDES
 
 WAIT_S = 10
+DRAWN = 10
+"""Different phantoms; the scans are copies of them that differ in a corner."""
+
 KILLS = ("the daemon", "the code server", "a run")
 
 
@@ -48,16 +52,20 @@ def draw(folder: Path, slides: int, size_um: int) -> tuple[set[str], set[str]]:
     The broken ones are in turn no scan, cut off, empty glass, and with an organ that STPath does not know.
     """
     good, broken = set[str](), set[str]()
+    drawn = [draw_phantom(seed, size_um=size_um) for seed in range(DRAWN)]
     for n in range(slides):
         name, kind = f"s{n:03d}", n // 10 % 4 if n % 10 == 9 else -1
         path, organ = folder / f"{name}.tif", "Brest" if kind == 3 else "Breast"
         if kind == 0:
             path.write_text(f"no scan, but a text: {n}")
         else:
-            phantom = draw_phantom(n, size_um=size_um)
+            phantom = drawn[n % DRAWN]
+            phantom = replace(phantom, image=phantom.image.copy())
             if kind == 2:
                 phantom.image[:] = np.array([243, 242, 244], np.uint8)
-                phantom.image[:64, :64] = 255 - n % 20  # else all of them were the same scan
+            phantom.image[:16, :16] = np.array(
+                [240 + n % 16, 240 + n // 16, 244], np.uint8
+            )  # each is a scan of its own
             write_slide(phantom, path)
             if kind == 1:
                 os.truncate(path, path.stat().st_size // 2)
@@ -230,7 +238,7 @@ def main() -> None:
     """Run the benchmark."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--slides", type=int, default=200)
-    options.add_argument("--size", type=int, default=512, help="side of a phantom, µm")
+    options.add_argument("--size", type=int, default=768, help="side of a phantom, µm")
     options.add_argument("--limit", type=float, default=3600, help="most time, s")
     options.add_argument("--kill", action="store_true")
     options.add_argument("--ticks", type=int, default=0, metavar="SCANS")

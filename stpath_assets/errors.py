@@ -52,6 +52,10 @@ class SameContentError(SlideError):
     """A scan has the same content as a registered one at another path."""
 
 
+class DownloadError(StpathError):
+    """A public file that cannot be fetched, or is not the expected one."""
+
+
 class ManifestError(StpathError):
     """A manifest or sidecar that cannot be read, or says something wrong."""
 

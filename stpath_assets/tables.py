@@ -75,7 +75,7 @@ SLIDES = Table(
             _column("width_px", pa.int64(), "width at level 0, pixels"),
             _column("height_px", pa.int64(), "height at level 0, pixels"),
             _column("mpp", pa.float64(), "scale used, µm per pixel at level 0; the mean if `mpp_x` and `mpp_y` differ"),
-            _column("mpp_source", pa.string(), "`file` or `user`"),
+            _column("mpp_source", pa.string(), "`file`, `user`, or `spots`: from the lattice of its Visium array"),
             _column(
                 "mpp_file", pa.float64(), "scale in the file, as `mpp`, µm per pixel, if it has one", nullable=True
             ),

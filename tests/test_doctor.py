@@ -22,8 +22,8 @@ from torchvision import transforms
 
 from stpath_assets.cli import main
 from stpath_assets.defs.doctor import records, release_slots
-from stpath_assets.defs.execution import process_of
 from stpath_assets.defs.materialize import instance
+from stpath_assets.defs.processes import process_of
 from stpath_assets.doctor import Check, checks, compare_with_published, root
 from stpath_assets.doctor.models import read_tile
 from stpath_assets.features.encoders import gigapath

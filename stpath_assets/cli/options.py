@@ -54,8 +54,9 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 def parse_scale(
     _context: click.Context, _option: click.Parameter, value: str | None
 ) -> float | tuple[float, float] | str | None:
-    """Return the value of --mpp: a number, two numbers for x and y, or `file`."""
-    if value is None or value == "file":
+    """Return the value of --mpp: a number, two numbers for x and y, or a word that the command may know."""
+    words = ("file", "spots") if _context.command.name == "add" else ("file",)
+    if value is None or value in words:
         return value
     try:
         x, *y = map(float, value.split(","))
@@ -69,8 +70,8 @@ def parse_scale(
 
 
 def mpp_option(from_file: bool) -> Callable[[Command], Command]:
-    """Add --mpp. With `from_file`, the word `file` restores the file's own scale."""
-    back = "; or file" if from_file else ""
+    """Add --mpp. With `from_file`, `file` restores the file's own scale, and `spots` takes that of the spots' lattice."""
+    back = "; file; or spots, for the scale of a Visium array" if from_file else ""
     said = f"µm per pixel at level 0, where the file does not say; X,Y if not square{back}."
     return click.option("--mpp", callback=parse_scale, help=said)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from stpath_assets.defs.materialize import end_orphans, instance, release_dead
+from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, sync
+from stpath_assets.defs.processes import end_orphans, release_dead
 from stpath_assets.doctor import Check, checks, compare_with_published
 from stpath_assets.errors import StpathError, describe
 from stpath_assets.settings import Settings, load_settings

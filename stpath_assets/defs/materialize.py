@@ -15,16 +15,14 @@ import dagster as dg
 import psutil
 from sqlalchemy.exc import DBAPIError
 
-from stpath_assets.defs.execution import BY_COMMAND, FAILED, PROCESS, find_process, process_of
+from stpath_assets.defs.execution import BY_COMMAND, FAILED
 from stpath_assets.defs.partitions import SLIDES, contiguous, range_tags, sync
+from stpath_assets.defs.processes import PROCESS, process_of, release_dead
 from stpath_assets.errors import StorageError, one_line
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
 
-_STARTED = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
-_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_LAUNCHED = ".dagster/grpc_info"  # Dagster's own tag of the runs that its launcher started
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 
 
@@ -88,50 +86,6 @@ def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome
         if not ran.success:
             outcomes.append(RunOutcome("catalog", tuple(_reasons(ran, ["catalog"])["catalog"])))
     return outcomes
-
-
-def release_dead(opened: dg.DagsterInstance) -> list[str]:
-    """End this host's runs whose process is gone, and free their pool slots. Returns their ids.
-
-    A killed run cannot do so itself, and the next run would wait for its slot for ever. Dagster notices it only while the code
-    server that started the run is there.
-    """
-    released = []
-    for run in opened.get_runs(dg.RunsFilter(statuses=_STARTED)):
-        if PROCESS in run.tags and _is_dead(run.tags[PROCESS]):
-            opened.report_run_failed(run, "its process is gone: killed, or the machine went down")
-            opened.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            released.append(run.run_id)
-    return released
-
-
-def end_orphans(opened: dg.DagsterInstance, most: int = 200) -> list[str]:
-    """Kill this host's processes that still work for a run that is over: nobody would record what they make.
-
-    Looks at the latest runs. Returns the ids of those whose process was killed.
-    """
-    ended = []
-    for run in opened.get_runs(dg.RunsFilter(statuses=_FAILED), limit=most):
-        # Only processes that Dagster's launcher started for one run: a command or a notebook may go on after its run.
-        if PROCESS not in run.tags or _LAUNCHED not in run.tags:
-            continue
-        try:
-            process = find_process(run.tags[PROCESS])
-        except ValueError:
-            continue
-        if process is not None:
-            for child in [*process.children(recursive=True), process]:
-                child.kill()
-            ended.append(run.run_id)
-    return ended
-
-
-def _is_dead(said: str) -> bool:
-    """Return whether a process of this host is gone. Another host's process cannot be checked."""
-    try:
-        return find_process(said) is None
-    except ValueError:
-        return False
 
 
 def _run_config(settings: Settings) -> dict[str, Any]:

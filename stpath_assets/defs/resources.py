@@ -5,7 +5,7 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from stpath_assets.defs.execution import end_with_run, tell_process
+from stpath_assets.defs.processes import end_with_run, tell_process
 from stpath_assets.errors import StpathError
 from stpath_assets.settings import Settings, load_settings
 

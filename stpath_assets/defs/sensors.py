@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from stpath_assets.defs import jobs
-from stpath_assets.defs.materialize import release_dead
 from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, contiguous, has_backfill, named_by, range_tags, sync
+from stpath_assets.defs.processes import release_dead
 from stpath_assets.ingestion import Arrival, Memory, choose_arrivals, done_of, inbox_folders, is_time, list_inbox
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stpath_assets.errors import SameContentError, StpathError
-from stpath_assets.ingestion.known import Entry, Known
+from stpath_assets import spots
+from stpath_assets.errors import SameContentError, ScaleError, StpathError
+from stpath_assets.ingestion.known import FROM_SPOTS, NONE, Entry, Known
 from stpath_assets.slides import Registered, Registry, open_slide, scale
 from stpath_assets.slides.registered import slide_id_from_name
 from stpath_assets.slides.source import Source, is_url
@@ -43,13 +44,24 @@ def arguments_of(known: Known) -> dict[str, Any]:
         "cohort": known.cohort,
         "organ": known.organ,
         "tech": known.tech,
-        "mpp": known.mpp,
+        **_scale_of(known),
         "spots": known.spots,
         "regions": known.regions,
         "features": known.features,
         "genes": known.genes,
         "more": known.more or None,
     }
+
+
+def _scale_of(known: Known) -> dict[str, Any]:
+    """Return the scale and where it comes from. Raises `ScaleError` or `SpotsError` if spots cannot give it."""
+    if known.mpp != FROM_SPOTS:
+        return {"mpp": known.mpp}
+    if known.spots in (None, NONE):
+        raise ScaleError(
+            "mpp `spots` is the scale of the spots' lattice: give --spots, a Visium folder, or mpp as a number"
+        )
+    return {"mpp": spots.scale_of(Path(str(known.spots))), "mpp_source": FROM_SPOTS}
 
 
 def preview(registered: Iterable[Registered], entries: Iterable[Entry]) -> Iterator[dict[str, str]]:
@@ -67,10 +79,10 @@ def preview(registered: Iterable[Registered], entries: Iterable[Entry]) -> Itera
             "tech": known.tech or (before and before.tech) or "–",
             "spots": Path(known.spots).name if known.spots else "–",
         }
-        mpp = None if known.mpp == "file" else known.mpp
-        if known.mpp is None and before is not None and before.mpp_source == "user":
-            mpp = before.mpp_xy
         try:
+            mpp = None if known.mpp == "file" else _scale_of(known)["mpp"]
+            if known.mpp is None and before is not None:
+                mpp = before.given_mpp
             with open_slide(entry.scan if is_url(entry.scan) else Path(entry.scan), mpp) as slide:
                 shown |= {"px": f"{slide.width_px} x {slide.height_px}", "µm/px": scale.text(slide.mpp_xy, "g")}
             what, error = "new" if before is None else "update" if before.status == "ready" else "brought back", ""

@@ -14,6 +14,9 @@ from stpath_assets.vocabulary import tokens
 NONE = "none"
 """A value that removes an earlier one; an empty cell keeps it."""
 
+FROM_SPOTS = "spots"
+"""A scale that is derived from the lattice of the spots."""
+
 _PATHS = ("spots", "regions", "features")
 
 
@@ -38,7 +41,7 @@ class Known(BaseModel):
     cohort: Text | None = None
     organ: Text | None = None
     tech: Text | None = None
-    mpp: Literal["file"] | Micrometres | tuple[Micrometres, Micrometres] | None = None
+    mpp: Literal["file", "spots"] | Micrometres | tuple[Micrometres, Micrometres] | None = None
     spots: Text | None = None
     regions: Text | None = None
     features: Text | None = None
@@ -96,7 +99,7 @@ def problem_of(error: ValidationError) -> str:
     name = next((str(part) for part in first["loc"] if part in Known.model_fields), str(first["loc"][0]))
     text = first["msg"].removeprefix("Value error, ")
     if name == "mpp":
-        text = "give µm per pixel as a number greater than 0, X,Y if not square, or `file`"
+        text = "give µm per pixel as a number greater than 0, X,Y if not square, `file` or `spots`"
     return f"{name}: {text}, got {str(first['input'])[:80]!r}"
 
 

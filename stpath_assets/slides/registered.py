@@ -59,6 +59,11 @@ class Registered:
     arrival: str | None = None
 
     @property
+    def given_mpp(self) -> Mpp | None:
+        """The scale that did not come from the file, x and y, or None."""
+        return None if self.mpp_source == "file" else self.mpp_xy
+
+    @property
     def mpp_xy(self) -> Mpp:
         """The scale in use, along x and y."""
         return (self.mpp, self.mpp) if self.mpp_x is None or self.mpp_y is None else (self.mpp_x, self.mpp_y)
@@ -88,7 +93,7 @@ class Registered:
 
     def open(self) -> Slide:
         """Open the scan at the registered scale."""
-        return open_slide(self.uri, self.mpp_xy if self.mpp_source == "user" else None)
+        return open_slide(self.uri, self.given_mpp)
 
     def is_gone(self) -> bool:
         """Return whether the registered path has no file. URLs are not checked."""

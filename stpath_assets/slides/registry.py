@@ -52,6 +52,7 @@ class Registry:
         organ: str | None = None,
         tech: str | None = None,
         mpp: float | Mpp | str | None = None,
+        mpp_source: str = "user",
         spots: str | Path | None = None,
         regions: str | Path | None = None,
         features: str | Path | None = None,
@@ -68,6 +69,7 @@ class Registry:
         Values that are not given keep their earlier value. `none` removes one; for mpp, `file` does. A scan whose registered
         path is gone is recognized by its content, and keeps all its values. `genes` is the panel of the slide's runs, as
         `--genes`. `more` holds further facts by name, and replaces the earlier ones. `arrival` is what the inbox saw.
+        `mpp_source` says where a given `mpp` comes from.
         `check` is called with the row before it is stored, and raises if something is wrong.
 
         Organ and tech are stored under the model's own names. Raises `SlideError`, `ScaleError` or `VocabularyError`; nothing is
@@ -88,6 +90,8 @@ class Registry:
         }  # fmt: skip
         self.store.create()
         found = _look(source, mpp, self._guess(source, slide_id))
+        if mpp not in (None, FROM_FILE):
+            found["mpp_source"] = mpp_source
         with self._lock():
             before, id_ = self._same(source, str(found["sha256"]), slide_id)
             known = _kept(before) | found | tokens_given | files
@@ -116,7 +120,7 @@ class Registry:
         before = self.get(slide_id)
         source = Source(before.uri)
         with before.open() as slide:
-            found = _found(slide, source)
+            found = _found(slide, source) | {"mpp_source": before.mpp_source}
         _require_same(source, before, str(found["sha256"]))
         with self._lock():
             # Read again, because it may have been retired while the scan was hashed.
@@ -266,9 +270,9 @@ def _size_of(path: Path) -> int | None:
 def _look(source: Source, mpp: float | Mpp | str | None, guess: Registered | None) -> dict[str, Any]:
     """Read a scan's facts. If no scale is given, first try the one that a user gave for the same content."""
     path = source.uri if source.is_remote else source.path
-    if mpp is None and guess is not None and guess.mpp_source == "user":
-        with open_slide(path, guess.mpp_xy) as slide:
-            found = _found(slide, source)
+    if mpp is None and guess is not None and guess.given_mpp is not None:
+        with open_slide(path, guess.given_mpp) as slide:
+            found = _found(slide, source) | {"mpp_source": guess.mpp_source}
         if found["sha256"] == guess.sha256:
             return found
         if guess.uri == source.uri and guess.status == "ready":

@@ -63,7 +63,7 @@ def read_spots(path: Path) -> Spots:
     gene symbol (10x features with different Ensembl ids), the one with the most counts is kept, with a note. Raises `SpotsError`,
     one line with the file, what is wrong and what to do.
     """
-    found = _find(Path(path))
+    found = find_files(Path(path))
     measured = found.read(found.files)
     file = next(iter(found.files.values()))
     _check_spots(measured, file)
@@ -90,7 +90,7 @@ def spots_fingerprint(path: Path) -> str:
     Names are relative to the sample (`counts.tsv.gz`, `spatial/tissue_positions.csv`), so moving or renaming a sample keeps its
     fingerprint. Raises `SpotsError` if a file is missing or cannot be read.
     """
-    found = _find(Path(path))
+    found = find_files(Path(path))
     digest = hashlib.sha256(found.form.encode())
     for name, file in sorted(found.files.items()):
         try:
@@ -115,7 +115,7 @@ def check_inside(spots: Spots, width_px: int, height_px: int, slide_id: str) -> 
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundFiles:
     """A path of a known format. `files` are all files that are read, by name in the sample, the counts first."""
 
     form: str
@@ -123,24 +123,24 @@ class _Found:
     read: Callable[[dict[str, Path]], Measured]
 
 
-def _find(path: Path) -> _Found:
+def find_files(path: Path) -> FoundFiles:
     """Return the format of a path and its files. Opens none of them."""
     if path.is_dir():
         return _find_visium(path)
     if not path.is_file():
         raise SpotsError(f"{path}: no such file or folder; measured expression is {KNOWN_FORMS}")
     if path.suffix == ".h5ad":
-        return _Found("h5ad", {"h5ad": path}, read_h5ad)
+        return FoundFiles("h5ad", {"h5ad": path}, read_h5ad)
     name = re.fullmatch(r"(.+)_(counts\.tsv(?:\.gz)?)", path.name)
     if name is None:
         raise SpotsError(f"{path}: unknown format of measured expression; give {KNOWN_FORMS}")
     selection = path.with_name(f"{name[1]}_selection.tsv")
     if not selection.is_file():
         raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} next to it")
-    return _Found("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
+    return FoundFiles("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
 
 
-def _find_visium(folder: Path) -> _Found:
+def _find_visium(folder: Path) -> FoundFiles:
     """Return the files of a Space Ranger run, in `folder` or in its `outs`."""
     for outs in (folder, folder / "outs"):
         matrices = ((f"{_MATRIX}.h5",), _MATRIX_FILES)
@@ -151,7 +151,7 @@ def _find_visium(folder: Path) -> _Found:
         if positions is None:
             raise SpotsError(f"{outs}: the spots' positions are missing; put {_POSITIONS[0]} there")
         scale = (_SCALE_FACTORS,) if (outs / _SCALE_FACTORS).is_file() else ()
-        return _Found("visium", {name: outs / name for name in (*matrix, positions, *scale)}, read_visium)
+        return FoundFiles("visium", {name: outs / name for name in (*matrix, positions, *scale)}, read_visium)
     raise SpotsError(
         f"{folder}: is not a Visium folder, it has neither {_MATRIX}.h5 nor all of {', '.join(_MATRIX_FILES)}; "
         f"measured expression is {KNOWN_FORMS}"

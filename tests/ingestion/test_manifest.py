@@ -58,7 +58,10 @@ def test_files_of_spreadsheets_are_read(folder: Path, separator: str, encoding: 
     ("row", "said"),
     [
         ("a.svs,Brest,,", "organ: STPath has no organ token 'Brest'; did you mean Breast?"),
-        ("a.svs,,half,", "mpp: give µm per pixel as a number greater than 0, X,Y if not square, or `file`, got 'half'"),
+        (
+            "a.svs,,half,",
+            "mpp: give µm per pixel as a number greater than 0, X,Y if not square, `file` or `spots`, got 'half'",
+        ),
         ("a.svs,,-1,", "mpp: give µm per pixel"),
         ("a.svs,,,none.h5ad", "none.h5ad does not exist"),
         ("c.svs,,,", "c.svs does not exist"),

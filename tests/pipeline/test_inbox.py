@@ -13,9 +13,9 @@ import pytest
 from stpath_assets.definitions import defs
 from stpath_assets.defs import sensors
 from stpath_assets.defs.assets.recording import CAN_BE_MADE
-from stpath_assets.defs.execution import PROCESS, process_of
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import SLIDES
+from stpath_assets.defs.processes import PROCESS, process_of
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registry
 from stpath_assets.stages import STAGES, Plan, find_wanted, is_wanted

@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 
 from stpath_assets import definitions
-from stpath_assets.defs.materialize import instance, release_dead
+from stpath_assets.defs.materialize import instance
+from stpath_assets.defs.processes import release_dead
 from stpath_assets.settings import load_settings
 from stpath_assets.storage import Store
 from tests.conftest import tissue_image, write_tiff

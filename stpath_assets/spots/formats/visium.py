@@ -37,18 +37,24 @@ def read_visium(files: dict[str, Path]) -> Measured:
     barcodes, genes, counts = _feature_matrix(files)
     path = next(path for name, path in files.items() if "tissue_positions" in name)
     with reading(path, "a table of spots"):
-        table = _visium_positions(path)
+        table = read_positions(path)
         placed = read_column(table, "barcode", path).to_pylist()
     y_px, x_px = (read_numbers(table, f"pxl_{axis}_in_fullres", path) for axis in ("row", "col"))
     refuse_twice(placed, path, "barcode")
     rows, at, notes = match_places(barcodes, placed, read_numbers(table, "in_tissue", path) == 1, "in tissue")
+    diameter = read_diameter(files)
+    xy_px = np.column_stack([x_px, y_px])[at]
+    return Measured([barcodes[i] for i in rows], xy_px, genes, counts[rows], notes, diameter)
+
+
+def read_diameter(files: dict[str, Path]) -> float | None:
+    """Return `spot_diameter_fullres`, pixels of the full-resolution image, if the files say it."""
     diameter = None
     for scale in (path for name, path in files.items() if name.endswith(".json")):
         with reading(scale, "JSON"):
             if (said := json.loads(scale.read_text("utf-8")).get("spot_diameter_fullres")) is not None:
                 diameter = float(said)
-    xy_px = np.column_stack([x_px, y_px])[at]
-    return Measured([barcodes[i] for i in rows], xy_px, genes, counts[rows], notes, diameter)
+    return diameter
 
 
 def _feature_matrix(files: dict[str, Path]) -> tuple[list[str], list[str], "scipy.sparse.csr_matrix"]:
@@ -104,7 +110,7 @@ def _matrix_market(path: Path) -> "scipy.sparse.csr_matrix":
     return scipy.sparse.csr_matrix((counts, (barcode, feature)), shape=(n_barcodes, n_features))
 
 
-def _visium_positions(path: Path) -> pa.Table:
+def read_positions(path: Path) -> pa.Table:
     """Return the table of spots. Space Ranger before 2.0 writes it without a header."""
     if path.suffix == ".parquet":
         return pq.read_table(path, partitioning=None)
