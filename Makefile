@@ -34,7 +34,7 @@ dev: export STPATH_HOME ?= $(DATA)
 dev: setup
 	mkdir -p $(STPATH_HOME)/dagster
 	test -e $(STPATH_HOME)/dagster/dagster.yaml || cp dagster.yaml $(STPATH_HOME)/dagster/
-	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1
+	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/python -m stpath_assets.defs.dev
 
 bench: setup
 	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; \

@@ -152,7 +152,7 @@ def kill(what: str, up: list[Platform], opened: dg.DagsterInstance) -> bool:
 def wait(home: Path, good: set[str], broken: set[str], kills: list[str], limit_s: float) -> tuple[float, Watch]:
     """Wait until all scans are predicted or refused, with some kills on the way. Returns the seconds."""
     watch, began = Watch(home), time.time()
-    with running(home) as up, instance(load_settings(home)) as opened:
+    with instance(load_settings(home)) as opened, running(home) as up:
         total = len(kills)
         while time.time() - began < limit_s:
             time.sleep(2)
