@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     unreadable: Literal["fail", "drop"] = Field(
         "fail", description="what becomes of tiles whose pixels cannot be decoded: the slide fails, or they are dropped"
     )
+    failure_webhook: SecretStr | None = Field(
+        None,
+        description="URL to which failed runs are posted; only as an environment variable, because it may hold a secret",
+    )
     inbox: str | None = Field(
         None, description="folders that are watched for new scans, comma-separated; unset: inbox/ in the data root"
     )
@@ -180,6 +184,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: home is where this file lies; remove it, and set STPATH_HOME or give --home")
     if "encoder_token" in values:
         raise SettingsError(f"{path}: it must not hold a token; set STPATH_ENCODER_TOKEN, or name encoder_token_file")
+    if "failure_webhook" in values:
+        raise SettingsError(
+            f"{path}: it must not hold a webhook, whose URL may be a secret; set STPATH_FAILURE_WEBHOOK"
+        )
     for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file"):
         if name in values:
             # Relative to the file, so that a data root can be moved as a whole.

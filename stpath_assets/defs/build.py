@@ -1,11 +1,12 @@
 """Assembles the Dagster code location."""
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs import execution, jobs, resources, sensors
+from stpath_assets.defs import execution, jobs, resources, sensors, webhook
 from stpath_assets.defs.assets import catalog, evaluation, features, prediction, slides, tiles
 
 
@@ -21,7 +22,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             jobs.count_catalog,
             jobs.maintain,
         ],
-        "sensors": [sensors.new_scans],
+        "sensors": [sensors.new_scans, webhook.tell_failures],
         "schedules": [jobs.rescan_nightly, jobs.maintain_nightly],
         "resources": {"settings": resources.SettingsResource()},
         "executor": execution.executor,
@@ -32,4 +33,9 @@ def build_defs(**overrides: Any) -> dg.Definitions:
 @lru_cache(maxsize=1)
 def code_location() -> dg.Definitions:
     """Return the code location as it is served and run. It is assembled once per process."""
-    return build_defs()
+    defs = build_defs()
+    with warnings.catch_warnings():
+        # Dagster itself passes a new parameter where it binds resources to sensors, and warns about it.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        defs.get_repository_def()
+    return defs

@@ -42,7 +42,7 @@ def inbox_folders(settings: Settings) -> list[Path]:
     """Return the folders that are watched."""
     if settings.inbox is None:
         return [settings.home / "inbox"]
-    return [Path(part.strip()).expanduser() for part in settings.inbox.split(",") if part.strip()]
+    return [settings.home / Path(part.strip()).expanduser() for part in settings.inbox.split(",") if part.strip()]
 
 
 def list_inbox(folders: Iterable[Path]) -> Inbox:

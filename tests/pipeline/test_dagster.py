@@ -151,3 +151,13 @@ def test_the_code_location_loads(tool: list[str], tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name(tool[0]))
     ran = subprocess.run([program, *tool[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_code_location_loads_without_a_warning() -> None:
+    program = (
+        "import warnings; warnings.simplefilter('error'); import dagster; warnings.simplefilter('error')\n"
+        "from stpath_assets.definitions import defs\n"
+        "dagster.Definitions.validate_loadable(defs); defs.get_repository_def()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
