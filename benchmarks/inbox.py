@@ -189,7 +189,7 @@ def report(home: Path, good: set[str], broken: set[str], took: float, watch: Wat
         busy = [opened.get_run_records(dg.RunsFilter(run_ids=[r.run_id]))[0] for r in opened.get_runs()]
         made = Counter[str]()
         for name in STAGES:
-            for record in opened.fetch_materializations(dg.AssetKey(name), limit=100_000).records:
+            for record in opened.fetch_materializations(dg.AssetKey(name), limit=10_000).records:
                 event = record.asset_materialization
                 if event and event.metadata.get("made", dg.MetadataValue.bool(False)).value:
                     made[f"{name} {event.partition}"] += 1

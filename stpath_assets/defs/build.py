@@ -7,13 +7,16 @@ from typing import Any
 import dagster as dg
 
 from stpath_assets.defs import execution, jobs, resources, sensors, webhook
-from stpath_assets.defs.assets import catalog, evaluation, features, prediction, slides, tiles
+from stpath_assets.defs.assets import catalog, evaluation, features, model, prediction, slides, tiles
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
     """Return the code location. `overrides` are arguments of `dagster.Definitions` that replace ours."""
     parts: dict[str, Any] = {
-        "assets": dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
+        "assets": [
+            *dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
+            model.model,
+        ],
         "jobs": [
             jobs.process_slide,
             jobs.register_scans,
@@ -22,20 +25,20 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             jobs.count_catalog,
             jobs.maintain,
         ],
-        "sensors": [sensors.new_scans, webhook.tell_failures],
+        "sensors": [sensors.new_scans, sensors.model_changed, sensors.catalog_changed, webhook.tell_failures],
         "schedules": [jobs.rescan_nightly, jobs.maintain_nightly],
         "resources": {"settings": resources.SettingsResource()},
         "executor": execution.executor,
     }
-    return dg.Definitions(**parts | overrides)
+    defs = dg.Definitions(**parts | overrides)
+    with warnings.catch_warnings():
+        # Dagster warns of a new parameter that it passes itself where it binds resources to sensors.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        defs.get_repository_def()
+    return defs
 
 
 @lru_cache(maxsize=1)
 def code_location() -> dg.Definitions:
     """Return the code location as it is served and run. It is assembled once per process."""
-    defs = build_defs()
-    with warnings.catch_warnings():
-        # Dagster itself passes a new parameter where it binds resources to sensors, and warns about it.
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        defs.get_repository_def()
-    return defs
+    return build_defs()

@@ -7,8 +7,8 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from stpath_assets.defs.assets.recording import CAN_BE_MADE, failure_event
-from stpath_assets.defs.assets.spec import SLIDE_GROUP, one_line_failures
+from stpath_assets.defs.assets.recording import failure_event
+from stpath_assets.defs.assets.spec import CAN_BE_MADE, SLIDE_GROUP, one_line_failures
 from stpath_assets.defs.partitions import sync
 from stpath_assets.features import trident
 from stpath_assets.ingestion import forget_gone, inbox_folders, list_inbox, register_arrivals

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from stpath_assets.defs import jobs
+from stpath_assets.defs.assets.model import observation_of, observe
 from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, contiguous, has_backfill, named_by, range_tags, sync
 from stpath_assets.defs.processes import release_dead
 from stpath_assets.ingestion import Arrival, Memory, choose_arrivals, done_of, inbox_folders, is_time, list_inbox
@@ -74,3 +75,26 @@ def _wanted(instance: dg.DagsterInstance, store: Store, settings: Settings) -> t
 
 def _count(instance: dg.DagsterInstance, job: str) -> int:
     return int(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=UNDER_WAY)))
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Observes the asset `model`, so that slides show as stale after a change of settings. Runs nothing.",
+)
+def model_changed(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
+    """Record the model if it has changed since the last tick."""
+    now = observation_of(settings)
+    if context.cursor == now.data_version:
+        return dg.SensorResult(skip_reason="the model is the same")
+    observe(context.instance, settings)
+    return dg.SensorResult(cursor=now.data_version, skip_reason="the model was observed")
+
+
+catalog_changed = dg.AutomationConditionSensorDefinition(
+    "catalog_changed",
+    target=dg.AssetSelection.assets("catalog"),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=60,
+    description="Counts the catalog again after the data of a slide has changed.",
+)

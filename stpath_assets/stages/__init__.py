@@ -8,7 +8,7 @@ Storing, `status`, `doctor`, Dagster and the view `stale_slides` all use it. `pl
 stored parts, `working` locks a slide while a stage is computed, `ready` checks weights and genes before a run.
 """
 
-from stpath_assets.stages.plan import STAGES, Plan, Stage
+from stpath_assets.stages.plan import STAGES, Plan, Stage, describe_model
 from stpath_assets.stages.ready import check_ready
 from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
 from stpath_assets.stages.wanted import find_wanted, is_wanted
@@ -22,6 +22,7 @@ __all__ = [
     "State",
     "Survey",
     "check_ready",
+    "describe_model",
     "differences",
     "find_wanted",
     "is_wanted",

@@ -126,6 +126,23 @@ class Plan:
         return choice.facts()
 
 
+def describe_model(settings: Settings) -> Fingerprint:
+    """Return what features and predictions depend on besides the slide. What cannot be determined, such as weights that are not
+    on this machine, is described by its error.
+    """
+    plan, facts = Plan(settings), dict[str, Any]()
+    try:
+        facts |= plan._facts(settings)
+    except StpathError as e:
+        facts["encoder_error"] = str(e)
+    try:
+        of_model, panel = _model(settings)
+        facts |= of_model | {"genes": "all" if panel is None else ",".join(sorted(panel))}
+    except StpathError as e:
+        facts["model_error"] = str(e)
+    return Fingerprint(facts)
+
+
 def _model(settings: Settings) -> tuple[dict[str, str], list[str] | None]:
     choice = ModelChoice.for_encoder(settings.encoder, settings)
     choice = replace(choice, weights=weights.find_present(choice.weights, weights.STPATH))

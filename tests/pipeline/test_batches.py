@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stpath_assets.definitions import defs
 from stpath_assets.defs.assets.batches import ancestors, is_last
-from stpath_assets.defs.assets.recording import CAN_BE_MADE
+from stpath_assets.defs.assets.spec import CAN_BE_MADE
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import sync
 from stpath_assets.features.encoders.demo import DemoEncoder

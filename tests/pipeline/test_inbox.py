@@ -12,7 +12,7 @@ import pytest
 
 from stpath_assets.definitions import defs
 from stpath_assets.defs import sensors
-from stpath_assets.defs.assets.recording import CAN_BE_MADE
+from stpath_assets.defs.assets.spec import CAN_BE_MADE
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.partitions import SLIDES
 from stpath_assets.defs.processes import PROCESS, process_of

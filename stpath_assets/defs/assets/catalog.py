@@ -9,6 +9,14 @@ from stpath_assets.settings import Settings
 from stpath_assets.stages import STAGES, Plan, states_of
 from stpath_assets.storage import Store
 
+_C = dg.AutomationCondition
+_CHANGED: dg.AutomationCondition = _C.any_deps_match(_C.data_version_changed() | _C.newly_missing())
+_SELF: dg.AutomationCondition = _C.code_version_changed() | _C.newly_missing()
+AGAIN = (_CHANGED | _SELF).since_last_handled() & ~_C.any_deps_in_progress() & ~_C.in_progress()
+"""When to count again: if a slide's data version has changed. `eager()` would go by events, of which each run of a slide writes
+some also where nothing was made, and would wait for ever while one of many slides is missing.
+"""
+
 
 @dg.asset(
     deps=list(STAGES),
@@ -17,8 +25,7 @@ from stpath_assets.storage import Store
     owners=OWNERS,
     kinds={"duckdb"},
     code_version="2",
-    # Plain eager() would wait for ever while one of many slides is missing.
-    automation_condition=dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing()),
+    automation_condition=AGAIN,
 )
 def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Count the rows of the catalog."""

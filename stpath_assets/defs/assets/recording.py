@@ -10,15 +10,14 @@ from typing import Any
 import dagster as dg
 
 from stpath_assets.defs.assets.metadata import is_picture, metadata_of
+from stpath_assets.defs.assets.model import MODEL, observe
+from stpath_assets.defs.assets.spec import CAN_BE_MADE
 from stpath_assets.errors import StpathError, describe
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, Plan, working
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.tables import Table
-
-CAN_BE_MADE = "can_be_made"
-"""The check of every per-slide asset. Where it failed, it holds the reason."""
 
 # Dagster's own tags for versions.
 _CODE_VERSION = "dagster/code_version"
@@ -65,6 +64,7 @@ class Recorder:
         failed_by: Callable[[Exception], Iterable[Checked]] = lambda error: (),
     ) -> None:
         self.context, self.settings, self.store, self.table, self.failed_by = context, settings, store, table, failed_by
+        self._observed: dg.EventLogRecord | None = None
 
     def record(self, slide_id: str, make: Callable[[Registered], Report]) -> None:
         """Bring a slide up to date and record it. If it fails, records the failed check with the reason, and raises.
@@ -101,6 +101,8 @@ class Recorder:
         tags = {_CODE_VERSION: stage.code_version, _DATA_VERSION: version, _GIVEN: "true", _FORM: _FORM_NOW}
         for parent in stage.parents:
             tags |= _input_tags(parent, self._last(parent, slide_id))
+        if MODEL in self.context.assets_def.asset_deps[self.context.asset_key]:
+            tags |= _input_tags(MODEL.to_user_string(), self._model())
         key = self.context.asset_key
         self.context.log_event(dg.AssetMaterialization(key, partition=slide_id, metadata=metadata, tags=tags))
         values = {name: getattr(value, "value", value) for name, value in metadata.items()}
@@ -137,6 +139,12 @@ class Recorder:
                 )
             )  # fmt: skip
 
+    def _model(self) -> dg.EventLogRecord | None:
+        """Return the last observation of the model, which is observed once a stage."""
+        if self._observed is None:
+            self._observed = observe(self.context.instance, self.settings)
+        return self._observed
+
     def _last(self, stage: str, slide_id: str) -> dg.EventLogRecord | None:
         """Return a slide's last materialization of a stage."""
         of_slide = dg.AssetRecordsFilter(dg.AssetKey(stage), asset_partitions=[slide_id])
@@ -144,9 +152,10 @@ class Recorder:
 
 
 def _input_tags(parent: str, last: dg.EventLogRecord | None) -> dict[str, str]:
-    if last is None or last.asset_materialization is None:
+    event = None if last is None else last.asset_materialization or last.asset_observation
+    if last is None or event is None:
         return {}
-    version = (last.asset_materialization.tags or {}).get(_DATA_VERSION)
+    version = (event.tags or {}).get(_DATA_VERSION)
     return {
         f"{_INPUT_EVENT}{parent}": str(last.storage_id),
         **({f"{_INPUT_VERSION}{parent}": version} if version else {}),

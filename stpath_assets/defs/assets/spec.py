@@ -9,11 +9,13 @@ import dagster as dg
 import pyarrow as pa
 
 from stpath_assets.defs import partitions
-from stpath_assets.defs.assets.recording import CAN_BE_MADE
 from stpath_assets.errors import SettingsError, StpathError
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.stages import STAGES
 from stpath_assets.tables import Table
+
+CAN_BE_MADE = "can_be_made"
+"""The check of every per-slide asset. Where it failed, it holds the reason."""
 
 SLIDE_GROUP, COHORT_GROUP = "slide", "cohort"
 OWNERS = ["team:pathology"]
@@ -44,7 +46,7 @@ def per_slide(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.asset(
             name=table.name,
-            deps=list(stage.parents),
+            deps=[*stage.parents, *(["model"] if gpu else [])],
             partitions_def=partitions.SLIDES,
             group_name=SLIDE_GROUP,
             description=f"One row is {table.row}. {description}",
