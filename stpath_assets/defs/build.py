@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from stpath_assets.defs import execution, jobs, resources, sensors, webhook
+from stpath_assets.defs import checks, execution, jobs, resources, sensors, webhook
 from stpath_assets.defs.assets import catalog, evaluation, features, model, prediction, slides, tiles
 
 
@@ -17,16 +17,18 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             *dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
             model.model,
         ],
+        "asset_checks": [checks.no_slide_failed, checks.inbox_is_fresh],
         "jobs": [
             jobs.process_slide,
             jobs.register_scans,
             jobs.rescan,
             jobs.retire_slides,
             jobs.count_catalog,
+            jobs.check_cohort,
             jobs.maintain,
         ],
         "sensors": [sensors.new_scans, sensors.model_changed, sensors.catalog_changed, webhook.tell_failures],
-        "schedules": [jobs.rescan_nightly, jobs.maintain_nightly],
+        "schedules": [jobs.rescan_nightly, jobs.maintain_nightly, jobs.check_daily],
         "resources": {"settings": resources.SettingsResource()},
         "executor": execution.executor,
     }

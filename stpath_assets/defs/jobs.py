@@ -1,5 +1,5 @@
 """The jobs: `process_slide` brings slides up to date, `register_scans` and `rescan` look after the inbox, `retire_slides`
-retires, `count_catalog` counts rows, `maintain` tidies the lake.
+retires, `count_catalog` counts rows, `check_cohort` also checks, `maintain` tidies the lake.
 """
 
 from datetime import timedelta
@@ -25,8 +25,14 @@ process_slide = dg.define_asset_job(
 
 count_catalog = dg.define_asset_job(
     "count_catalog",
-    selection=dg.AssetSelection.assets("catalog"),
+    selection=dg.AssetSelection.assets("catalog").without_checks(),
     description="Counts the catalog's parts over all slides.",
+)
+
+check_cohort = dg.define_asset_job(
+    "check_cohort",
+    selection=dg.AssetSelection.assets("catalog"),
+    description="Counts the catalog, and checks the cohort: which slides have failed, and whether scans wait in the inbox.",
 )
 
 
@@ -135,4 +141,8 @@ def _fail(instance: dg.DagsterInstance, slide_id: str, reason: str, scan: str) -
 
 maintain_nightly = dg.ScheduleDefinition(
     name="maintain_nightly", job=maintain, cron_schedule="0 3 * * *", description="Job `maintain`, at night."
+)
+
+check_daily = dg.ScheduleDefinition(
+    name="check_daily", job=check_cohort, cron_schedule="0 6 * * *", description="Job `check_cohort`, in the morning."
 )

@@ -6,17 +6,22 @@ import dagster as dg
 
 from stpath_assets.defs.assets.batches import Results, each_slide
 from stpath_assets.defs.assets.metadata import picture
-from stpath_assets.defs.assets.recording import Report
+from stpath_assets.defs.assets.recording import Checked, Report
 from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Outcome, Store, pictures
 from stpath_assets.tables import SLIDES
 
+SCALE = "scale_is_clear"
+
 
 @per_slide(
     SLIDES,
     description="Checks that the scan is there and intact, and hashes its content. `stpath-assets add` registers scans.",
+    checks={
+        SCALE: "The file's scale, the given one, the objective and the sides of a pixel do not contradict each other."
+    },
 )
 def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Refresh the slides' rows."""
@@ -25,7 +30,12 @@ def slides(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     def refresh(before: Registered) -> Report:
         row = Registry(store).refresh(before.slide_id)
         made = Outcome(row.row_fingerprint, row != before, tuple(row.warnings))
-        return Report(made, lambda: _describe(row, partly=settings.unreadable == "drop"))
+        contradictions = {"why": " | ".join(row.warnings)} if row.warnings else {}
+        return Report(
+            made,
+            lambda: _describe(row, partly=settings.unreadable == "drop"),
+            lambda _: [Checked(SCALE, not row.warnings, contradictions, warns=True)],
+        )
 
     yield from each_slide(context, settings, SLIDES, refresh)
 
