@@ -1,7 +1,7 @@
 """The sensor that watches the inbox. It lists files and asks for runs, and never opens a scan."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import dagster as dg
 
@@ -9,10 +9,21 @@ from stpath_assets.defs import jobs
 from stpath_assets.defs.assets.model import observation_of, observe
 from stpath_assets.defs.partitions import SLIDES, UNDER_WAY, contiguous, has_backfill, named_by, range_tags, sync
 from stpath_assets.defs.processes import release_dead
-from stpath_assets.ingestion import Arrival, Memory, choose_arrivals, done_of, inbox_folders, is_time, list_inbox
+from stpath_assets.ingestion import (
+    MAX_TRIES,
+    Arrival,
+    Memory,
+    choose_arrivals,
+    choose_turns,
+    done_of,
+    inbox_folders,
+    is_time,
+    list_inbox,
+    note_asked,
+)
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
-from stpath_assets.stages import Plan, find_wanted
+from stpath_assets.stages import Plan, Wanted, find_wanted, keep_failure
 from stpath_assets.storage import Store
 
 EVERY_S = 30
@@ -20,6 +31,11 @@ MOST_SCANS = 500
 """Most scans that one run registers. The rest follow in later ticks."""
 MOST_RUNS = 4
 """Most runs that the sensor has under way at a time, so that a run asked for by hand does not wait behind hundreds."""
+
+_DIED = (
+    f"{{slide}}: its run ended {MAX_TRIES} times without a result or a reason, most likely killed for want of memory; look at "
+    "its last run, then run it by hand"
+)
 
 
 @dg.sensor(
@@ -45,14 +61,21 @@ def new_scans(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Se
     )
     requests = list(_registrations(context.instance, chosen))
     if is_there:
-        wanted, keys = _wanted(context.instance, store, settings)
+        wanted, busy, keys = _wanted(context.instance, store, settings)
+        made_from = {w.slide_id: w.made_from for w in wanted}
+        turns = choose_turns({slide: what for slide, what in made_from.items() if slide not in busy}, memory)
+        for slide in (w for w in wanted if w.slide_id in turns.given_up):
+            keep_failure(store, slide.stage, slide.slide_id, _DIED.format(slide=slide.slide_id), slide.made_from)
+            context.log.warning(_DIED.format(slide=slide.slide_id))
+        waiting = len(turns.together) + len(turns.alone)
+        go, memory = is_time(waiting, settings.slides_per_run, settings.inbox_wait_s, time.time(), memory)
+        groups = [*contiguous(keys, turns.together, settings.slides_per_run), *([slide] for slide in turns.alone)]
         free = MOST_RUNS - _count(context.instance, jobs.process_slide.name)
-        go, memory = is_time(len(wanted), settings.slides_per_run, settings.inbox_wait_s, time.time(), memory)
-        if go:
-            groups = list(contiguous(keys, wanted, settings.slides_per_run))[: max(0, free)]
-            requests += [dg.RunRequest(job_name=jobs.process_slide.name, tags=range_tags(group)) for group in groups]
-    waiting = len(memory.seen) - len(chosen)
-    reason = None if requests else f"{len(inbox.arrivals)} scans in the inbox, {waiting} of them not complete yet"
+        chosen_groups = groups[: max(0, free)] if go else []
+        requests += [dg.RunRequest(job_name=jobs.process_slide.name, tags=range_tags(group)) for group in chosen_groups]
+        memory = note_asked(made_from, [slide for group in chosen_groups for slide in group], memory)
+    incomplete = len(memory.seen) - len(chosen)
+    reason = None if requests else f"{len(inbox.arrivals)} scans in the inbox, {incomplete} of them not complete yet"
     return dg.SensorResult(run_requests=requests, cursor=memory.dump(), skip_reason=reason)
 
 
@@ -63,14 +86,16 @@ def _registrations(instance: dg.DagsterInstance, chosen: Sequence[Arrival]) -> I
         yield dg.RunRequest(job_name=jobs.register_scans.name, run_config={"ops": {"register": {"config": config}}})
 
 
-def _wanted(instance: dg.DagsterInstance, store: Store, settings: Settings) -> tuple[list[str], list[str]]:
-    """Return the slides that need a run and have none under way, and all partition keys in their order."""
+def _wanted(
+    instance: dg.DagsterInstance, store: Store, settings: Settings
+) -> tuple[list[Wanted], Container[str], list[str]]:
+    """Return the slides that need a run, those that have one under way, and all partition keys in their order."""
     sync(instance, Registry(store))
     keys = list(instance.get_dynamic_partitions(str(SLIDES.name)))
+    wanted = list(find_wanted(store, Plan(settings)))
     if has_backfill(instance):
-        return [], keys
-    busy = named_by(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)), keys)
-    return [s for s in find_wanted(store, Plan(settings)) if s not in busy], keys
+        return wanted, {w.slide_id for w in wanted}, keys
+    return wanted, named_by(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)), keys), keys
 
 
 def _count(instance: dg.DagsterInstance, job: str) -> int:

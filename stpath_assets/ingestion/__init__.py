@@ -5,7 +5,15 @@ For the watched folders, `inbox` lists what is there, `decisions` says what to d
 """
 
 from stpath_assets.ingestion.adding import Added, add_entries, preview
-from stpath_assets.ingestion.decisions import Memory, choose_arrivals, is_time
+from stpath_assets.ingestion.decisions import (
+    MAX_TRIES,
+    Memory,
+    Turns,
+    choose_arrivals,
+    choose_turns,
+    is_time,
+    note_asked,
+)
 from stpath_assets.ingestion.finding import Found, find_scans
 from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox
 from stpath_assets.ingestion.known import Entry, Known
@@ -14,6 +22,7 @@ from stpath_assets.ingestion.registering import Quarantined, done_of, forget_gon
 
 __all__ = [
     "MANIFEST",
+    "MAX_TRIES",
     "Added",
     "Arrival",
     "Entry",
@@ -23,14 +32,17 @@ __all__ = [
     "Manifest",
     "Memory",
     "Quarantined",
+    "Turns",
     "add_entries",
     "choose_arrivals",
+    "choose_turns",
     "done_of",
     "find_scans",
     "forget_gone",
     "inbox_folders",
     "is_time",
     "list_inbox",
+    "note_asked",
     "preview",
     "read_manifest",
     "read_quarantine",

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stpath_assets.errors import SettingsError
 from stpath_assets.ingestion.finding import find_scans
 from stpath_assets.ingestion.known import Entry
 from stpath_assets.settings import Settings
 from stpath_assets.slides.registered import CODE_VERSION
+from stpath_assets.slides.source import is_url
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ class Inbox:
 
 
 def inbox_folders(settings: Settings) -> list[Path]:
-    """Return the folders that are watched."""
+    """Return the folders that are watched. Raises `SettingsError` for a URL."""
     if settings.inbox is None:
         return [settings.home / "inbox"]
+    url = next((part for part in settings.inbox.split(",") if is_url(part.strip())), None)
+    if url is not None:
+        raise SettingsError(f"inbox: {url.strip()} is a URL, and only folders of this machine are watched; mount it")
     return [settings.home / Path(part.strip()).expanduser() for part in settings.inbox.split(",") if part.strip()]
 
 

@@ -11,8 +11,8 @@ stored parts, `working` locks a slide while a stage is computed, `ready` checks 
 from stpath_assets.stages.plan import STAGES, Plan, Stage, describe_model
 from stpath_assets.stages.ready import check_ready
 from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
-from stpath_assets.stages.wanted import find_wanted, is_wanted
-from stpath_assets.stages.working import StageFailure, read_failures, working
+from stpath_assets.stages.wanted import Wanted, find_wanted, first_wanted
+from stpath_assets.stages.working import StageFailure, keep_failure, read_failures, working
 
 __all__ = [
     "STAGES",
@@ -21,11 +21,13 @@ __all__ = [
     "StageFailure",
     "State",
     "Survey",
+    "Wanted",
     "check_ready",
     "describe_model",
     "differences",
     "find_wanted",
-    "is_wanted",
+    "first_wanted",
+    "keep_failure",
     "read_failures",
     "stale_slides",
     "states_of",

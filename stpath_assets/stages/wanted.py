@@ -1,6 +1,7 @@
 """Which slides of the inbox a run would bring further."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from stpath_assets.slides import Registered
 from stpath_assets.stages.plan import STAGES, Plan
@@ -15,7 +16,16 @@ OF_THE_SLIDE = frozenset(
 """Facts of a fingerprint that the scan and its sidecar decide, not the settings."""
 
 
-def find_wanted(store: Store, plan: Plan) -> Iterator[str]:
+@dataclass(frozen=True)
+class Wanted:
+    """A slide that a run would bring further: the first stage that is missing or outdated, and what it would be made from."""
+
+    slide_id: str
+    stage: str
+    made_from: str
+
+
+def find_wanted(store: Store, plan: Plan) -> Iterator[Wanted]:
     """Yield the live slides of the inbox that a run would bring further, by slide_id.
 
     A slide that was added by hand is left to its user. So is one that is outdated by a changed setting: nobody's setting makes a
@@ -26,14 +36,15 @@ def find_wanted(store: Store, plan: Plan) -> Iterator[str]:
         if row.status != "ready" or row.arrival is None:
             continue
         states = {stage: survey.state(stage, row) for stage in STAGES}
-        if is_wanted(states, _told(plan, row)):
-            yield row.slide_id
+        stage = first_wanted(states, _told(plan, row))
+        if stage is not None:
+            yield Wanted(row.slide_id, stage, plan.require(stage, row).digest)
 
 
-def is_wanted(states: Mapping[str, State], of_the_slide: frozenset[str] = OF_THE_SLIDE) -> bool:
-    """Return whether a run would bring a slide further, from the states of its stages in their order.
+def first_wanted(states: Mapping[str, State], of_the_slide: frozenset[str] = OF_THE_SLIDE) -> str | None:
+    """Return the first stage that a run would make, from the states of a slide's stages in their order, or None.
 
-    It would if a stage is missing, or outdated by one of these facts, and no earlier stage has failed. A stage that failed counts
+    It would make what is missing, or outdated by one of these facts, if no earlier stage has failed. A stage that failed counts
     as failed until something that it depends on changes.
     """
     blocked = set[str]()
@@ -43,8 +54,8 @@ def is_wanted(states: Mapping[str, State], of_the_slide: frozenset[str] = OF_THE
         elif state.kind == "missing" or (
             state.kind == "outdated" and any(fact in of_the_slide for fact, _, _ in state.differs)
         ):
-            return True
-    return False
+            return name
+    return None
 
 
 def _told(plan: Plan, row: Registered) -> frozenset[str]:

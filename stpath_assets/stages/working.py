@@ -41,7 +41,7 @@ def working(
             yield row
         except Exception as e:
             said = str(e) if isinstance(e, StpathError) else f"{type(e).__name__}: {e}"
-            _keep_failure(store, stage, slide_id, one_line(said)[:1000], made_from(row))
+            keep_failure(store, stage, slide_id, one_line(said)[:1000], made_from(row))
             raise
         _forget_failure(store, stage, slide_id)
 
@@ -62,7 +62,9 @@ def read_failures(store: Store) -> dict[tuple[str, str], StageFailure]:
     return {(stage, slide_id): StageFailure(reason, made_from) for stage, slide_id, reason, made_from in found}
 
 
-def _keep_failure(store: Store, stage: str, slide_id: str, reason: str, made_from: str | None) -> None:
+def keep_failure(store: Store, stage: str, slide_id: str, reason: str, made_from: str | None) -> None:
+    """Record why a stage of a slide failed, with the fingerprint that it was tried with."""
+
     def work(cursor: Any) -> None:
         cursor.execute(f"delete from {NAME}.parts.{FAILURES.name} where stage = ? and slide_id = ?", [stage, slide_id])
         values = [slide_id, stage, reason, datetime.now(UTC), made_from]

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpath_assets.ingestion import Arrival, Entry, Memory, choose_arrivals, is_time
+from stpath_assets.ingestion import (
+    MAX_TRIES,
+    Arrival,
+    Entry,
+    Memory,
+    choose_arrivals,
+    choose_turns,
+    is_time,
+    note_asked,
+)
 
 
 def arrival(name: str, size: int) -> Arrival:
@@ -92,5 +101,29 @@ def test_a_clock_that_was_set_back_does_not_stop_the_inbox() -> None:
 def test_a_cursor_of_another_version_is_an_empty_memory() -> None:
     for cursor in (None, "", "null", "[]", "{}", '{"seen": 3, "waiting_since": null}', "no json"):
         assert Memory.load(cursor) == Memory()
-    memory = Memory({"/inbox/a.svs": "abc"}, 12.5)
+    memory = Memory({"/inbox/a.svs": "abc"}, 12.5, {"a": ("digest", 2)})
     assert Memory.load(memory.dump()) == memory
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcd"), st.sampled_from("xyz"), max_size=4), min_size=1, max_size=12),
+    st.data(),
+)
+def test_a_slide_is_asked_for_three_times_at_most_for_the_same_thing(
+    history: list[dict[str, str]], data: st.DataObject
+) -> None:
+    memory, asked, before = Memory(), dict[tuple[str, str], int](), dict[str, str]()
+    for wanted in history:
+        asked = {key: n for key, n in asked.items() if wanted.get(key[0]) == key[1] == before.get(key[0])}
+        turns = choose_turns(wanted, memory)
+        assert sorted([*turns.together, *turns.alone, *turns.given_up]) == sorted(wanted)
+        for slide, what in wanted.items():
+            often = asked.get((slide, what), 0)
+            assert (slide in turns.together, slide in turns.alone, slide in turns.given_up) == (
+                often == 0, 0 < often < MAX_TRIES, often >= MAX_TRIES,
+            )  # fmt: skip
+        may = [*turns.together, *turns.alone]
+        chosen = data.draw(st.lists(st.sampled_from(may), unique=True)) if may else []
+        for slide in chosen:
+            asked[slide, wanted[slide]] = asked.get((slide, wanted[slide]), 0) + 1
+        memory, before = Memory.load(note_asked(wanted, chosen, memory).dump()), wanted

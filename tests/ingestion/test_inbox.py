@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stpath_assets.errors import SettingsError
 from stpath_assets.ingestion import (
     Arrival,
     choose_arrivals,
@@ -204,3 +205,6 @@ def test_several_folders_can_be_watched(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "home", inbox=f"{tmp_path}/x, {tmp_path}/y")
     assert inbox_folders(settings) == [tmp_path / "x", tmp_path / "y"]
     assert list_inbox(inbox_folders(settings)).arrivals == [], "they need not be there yet"
+    assert inbox_folders(load_settings(tmp_path / "home", inbox="scans")) == [tmp_path / "home" / "scans"]
+    with pytest.raises(SettingsError, match="inbox: s3://bucket/scans is a URL"):
+        inbox_folders(load_settings(tmp_path / "home", inbox=f"{tmp_path}, s3://bucket/scans"))

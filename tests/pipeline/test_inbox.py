@@ -18,7 +18,7 @@ from stpath_assets.defs.partitions import SLIDES
 from stpath_assets.defs.processes import PROCESS, process_of
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registry
-from stpath_assets.stages import STAGES, Plan, find_wanted, is_wanted
+from stpath_assets.stages import STAGES, Plan, find_wanted, first_wanted, read_failures
 from stpath_assets.stages.states import State
 from stpath_assets.storage import Store
 from tests.conftest import tissue_image, write_tiff
@@ -210,19 +210,46 @@ def test_slides_that_were_added_by_hand_are_left_to_their_user(settings: Setting
 @pytest.mark.parametrize(
     ("states", "wanted"),
     [
-        ({}, False),
-        ({"tile_grids": State("missing")}, True),
-        ({"slides": State("gone"), "tile_grids": State("missing")}, False),
-        ({"tile_grids": State("failed"), "gigapath_features": State("missing")}, False),
-        ({"gigapath_features": State("failed"), "stpath_predictions": State("missing")}, False),
-        ({"gigapath_features": State("failed"), "spot_expression": State("missing")}, True),
-        ({"stpath_predictions": State("outdated", "", (("organ", "Breast", "Brain"),))}, True),
-        ({"stpath_predictions": State("outdated", "", (("genes", ["A"], ["B"]),))}, False),
-        ({"evaluation_metrics": State("nothing")}, False),
+        ({}, None),
+        ({"tile_grids": State("missing"), "gigapath_features": State("missing")}, "tile_grids"),
+        ({"slides": State("gone"), "tile_grids": State("missing")}, None),
+        ({"tile_grids": State("failed"), "gigapath_features": State("missing")}, None),
+        ({"gigapath_features": State("failed"), "stpath_predictions": State("missing")}, None),
+        ({"gigapath_features": State("failed"), "spot_expression": State("missing")}, "spot_expression"),
+        ({"stpath_predictions": State("outdated", "", (("organ", "Breast", "Brain"),))}, "stpath_predictions"),
+        ({"stpath_predictions": State("outdated", "", (("genes", ["A"], ["B"]),))}, None),
+        ({"evaluation_metrics": State("nothing")}, None),
     ],
 )
-def test_which_states_want_a_run(states: dict[str, State], wanted: bool) -> None:
-    assert is_wanted(dict.fromkeys(STAGES, State("current")) | states) == wanted
+def test_which_states_want_a_run(states: dict[str, State], wanted: str | None) -> None:
+    assert first_wanted(dict.fromkeys(STAGES, State("current")) | states) == wanted
+
+
+def test_a_slide_whose_runs_die_gets_its_own_and_is_given_up(
+    ticks: Ticks, opened: dg.DagsterInstance, settings: Settings
+) -> None:
+    draw(settings.home / "inbox", "a")
+    draw(settings.home / "inbox", "b", 1)
+    ticks.tick()
+    ticks.tick_and_run()
+    (first,) = ticks.tick()
+    assert "dagster/asset_partition_range_start" in first.tags, "both in one run"
+    for _ in range(2):  # nothing was made, as if the run had been killed
+        job = defs.resolve_job_def("process_slide")
+        run = opened.create_run_for_job(job, tags=dict(first.tags), status=dg.DagsterRunStatus.STARTED)
+        assert ticks.tick() == []
+        opened.report_run_failed(run)
+        assert [request.tags for request in ticks.tick()] == [{"dagster/partition": "a"}, {"dagster/partition": "b"}]
+    assert ticks.tick() == []
+    (states,) = ({s: why for (_, s), why in read_failures(Store(settings.home)).items()},)
+    assert set(states) == {"a", "b"}
+    assert states["a"].reason.startswith("a: its run ended 3 times without a result or a reason")
+    assert ticks.tick() == []
+    (settings.home / "inbox" / "a.yaml").write_text("organ: Breast\ntech: Visium\nmpp: 0.4\n")
+    ticks.tick()
+    ticks.tick_and_run()
+    (request,) = ticks.tick()
+    assert request.tags == {"dagster/partition": "a"}, "it has another scale now"
 
 
 def test_a_rescan_names_scans_that_are_gone(ticks: Ticks, opened: dg.DagsterInstance, settings: Settings) -> None:
