@@ -1,9 +1,10 @@
 """A backfill of all assets in a real Dagster (web server, daemon, code server) beside `stpath-assets run` of the same slides.
 
-    python -m benchmarks.backfills [--slides 12] [--blank 0] [--kill]
+    python -m benchmarks.backfills [--slides 12] [--blank 0] [--kill] [--retire]
 
 Draws small phantoms, of which each `--blank`-th is empty glass, and registers them in two data roots. One gets a backfill as the
 UI asks for it, the other the command. With --kill, a run's process is killed with SIGKILL while it works, to see what is left.
+With --retire, the last slide is retired on the way.
 """
 
 import argparse
@@ -82,16 +83,7 @@ class Platform:
         self.home = home
         place = {"DAGSTER_HOME": str(home / "dagster"), "STPATH_HOME": str(home), **CHOICE}
         port = self.url.rpartition(":")[2].partition("/")[0]
-        program = [
-            str(Path(sys.executable).with_name("dagster")),
-            "dev",
-            "-w",
-            "workspace.yaml",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            port,
-        ]
+        program = [sys.executable, "-m", "stpath_assets.defs.dev", "--port", port]
         self.log = (home.parent / "dagster.log").open("wb")
         self.process = subprocess.Popen(
             program, cwd=ROOT, env={**os.environ, **place}, stdout=self.log, stderr=self.log, start_new_session=True
@@ -191,12 +183,17 @@ def kill_a_run(opened: dg.DagsterInstance) -> None:
     print(f"  step events after its end: {len(late)}", flush=True)
 
 
-def backfill(home: Path, slides: list[str], kill: bool) -> float:
+def backfill(home: Path, slides: list[str], kill: bool, retire: bool) -> float:
     """Backfill all stages of the slides, print what came of it, and return the seconds."""
     with platform(home) as up, instance(load_settings(home)) as opened:
         began, id_ = time.time(), up.backfill(slides)
         if kill:
             kill_a_run(opened)
+        if retire:
+            while not opened.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+                time.sleep(0.2)
+            sa(home, "retire", slides[-1])
+            print(f"  retired {slides[-1]}; partitions: {len(opened.get_dynamic_partitions('slides'))}", flush=True)
         while (status := up.status(id_)) in ("REQUESTED", "CANCELING"):
             time.sleep(0.5)
         took = time.time() - began
@@ -217,6 +214,7 @@ def main() -> None:
     options.add_argument("--slides", type=int, default=12)
     options.add_argument("--blank", type=int, default=0)
     options.add_argument("--kill", action="store_true")
+    options.add_argument("--retire", action="store_true")
     given = options.parse_args()
     print(f"{cpu_model()}, {os.cpu_count()} cores, Python {platform_module.python_version()}")
     with tempfile.TemporaryDirectory() as folder:
@@ -225,7 +223,7 @@ def main() -> None:
         other = Path(folder) / "other"
         shutil.copytree(home, other)
         slides = [f"s{n:03d}" for n in range(given.slides)]
-        took = backfill(home, slides, given.kill)
+        took = backfill(home, slides, given.kill, given.retire)
         began = time.time()
         sa(other, "run")
         alone = time.time() - began

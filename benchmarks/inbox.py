@@ -135,7 +135,7 @@ def kill(what: str, up: list[Platform], opened: dg.DagsterInstance) -> bool:
         runs = opened.get_runs(dg.RunsFilter(job_name="process_slide", statuses=[dg.DagsterRunStatus.STARTED]))
         pids = [pid for run in runs[:1] for pid in run_pids(opened, run.run_id) if psutil.pid_exists(pid)]
     else:
-        pids = pids_of(up[0], "dagster._daemon" if what == "the daemon" else "api grpc")
+        pids = pids_of(up[0], "dagster-daemon" if what == "the daemon" else "api grpc")
     if not pids:
         return False
     for pid in pids:
