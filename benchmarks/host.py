@@ -96,7 +96,7 @@ def main() -> None:
         place = {
             "STPATH_HOME": str(home),
             "DAGSTER_HOME": str(home / "dagster"),
-            "STPATH_CODE_HOST": "127.0.0.1",
+            "CODE_SERVER_HOST": "127.0.0.1",
             "DAGSTER_POSTGRES_URL": server.create("dagster").replace("postgres://", "postgresql+psycopg2://"),
             "STPATH_INBOX_WAIT_S": "0",
             **CHOICE,

@@ -87,6 +87,7 @@ class Settings(BaseSettings):
         None,
         description="URL to which failed runs are posted; only as an environment variable, because it may hold a secret",
     )
+    ui_hosts: str = Field("", description="names under which a proxy serves the Dagster UI, comma-separated")
     inbox: str | None = Field(
         None, description="folders that are watched for new scans, comma-separated; unset: inbox/ in the data root"
     )

@@ -284,3 +284,13 @@ def test_what_runs_before_a_stage_and_whether_it_is_last_follow_from_the_graph(s
         assert all(list(STAGES).index(b) < list(STAGES).index(stage) for b in before)
         assert is_last(stage, selected) == (not any(stage in ancestors(other, selected) for other in selected))
     assert any(is_last(stage, selected) for stage in selected)
+
+
+def test_a_slide_retired_after_the_run_was_asked_for_is_left_out(
+    settings: Settings, opened: dg.DagsterInstance
+) -> None:
+    Registry(Store(settings.home)).retire("b")
+    assert run(opened, settings, list(STAGES), "a", "c").success
+    assert Store(settings.home).slide_ids("stpath_predictions") == ["a", "c"]
+    _, reason = failure_of(run(opened, settings, list(STAGES), "b"))
+    assert "b: is retired" in reason

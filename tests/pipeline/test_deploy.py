@@ -71,3 +71,13 @@ def test_the_location_of_the_workspace_is_ours() -> None:
     assert server["grpc_server"]["location_name"] == "stpath_assets"
     assert "-p 4000" in (HOST / "systemd" / "stpath-code.service").read_text()
     assert defs.resolve_job_def("process_slide").name == "process_slide"
+
+
+def test_the_environment_of_a_server_has_only_settings_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (HOST / "environment").read_text().splitlines()
+    said = dict(line.lstrip("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert str(settings.home) == said["STPATH_HOME"]
+    assert {"DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "CODE_SERVER_HOST"} <= set(said)

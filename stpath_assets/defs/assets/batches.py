@@ -56,8 +56,11 @@ def each_slide(
     recorder, passing = Recorder(context, settings, store, table, failed_by), list[Exception]()
     for slide_id, reason in refused.items():
         recorder.record_failure(slide_id, reason)
+    left_out = _retired(store, slide_ids)
+    for slide_id in left_out:
+        context.log.warning(f"{slide_id}: was retired, so it is left out")
     for slide_id in slide_ids:
-        if slide_id in bad:
+        if slide_id in bad or slide_id in left_out:
             continue
         try:
             recorder.record(slide_id, make)
@@ -69,7 +72,7 @@ def each_slide(
     # A command does not retry: its user sees the error at once.
     if passing and BY_COMMAND not in context.run.tags and context.retry_number < RETRIES:
         raise dg.RetryRequested(RETRIES, RETRY_AFTER_S * 2**context.retry_number) from passing[0]
-    if bad and (is_last(table.name, selected) or len(bad) == len(slide_ids)):
+    if bad and (is_last(table.name, selected) or len(bad) + len(left_out) == len(slide_ids)):
         raise _failure(bad, len(slide_ids))
     for spec in context.assets_def.check_specs:
         yield dg.Output(None, output_name=spec.get_python_identifier())
@@ -96,6 +99,15 @@ def _selected(context: dg.AssetExecutionContext) -> set[str]:
     steps = context.run.step_keys_to_execute  # only in a run that repeats failed steps of another
     names = {node.name for node in context.job_def.nodes}
     return {name for name in STAGES if name in names and (steps is None or name in steps)}
+
+
+def _retired(store: Store, slide_ids: Sequence[str]) -> set[str]:
+    """Return the slides of a run of several that were retired after it was asked for. A run of one such slide fails."""
+    if len(slide_ids) == 1:
+        return set()
+    ready = {row.slide_id: row.status == "ready" for row in Registry(store).all()}
+    retired = {slide_id for slide_id in slide_ids if not ready.get(slide_id, True)}
+    return retired if len(retired) < len(slide_ids) else set()
 
 
 def _in_quarantine(store: Store, slide_ids: Sequence[str]) -> dict[str, str]:
