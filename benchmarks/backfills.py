@@ -40,6 +40,9 @@ from stpath_assets.storage import Store
 ROOT = Path(__file__).resolve().parents[1]
 GENES = "EPCAM,ERBB2,VIM"
 SIZE_UM = 768
+DRAWN = 12
+"""Different phantoms; more scans are copies of them that differ in a corner."""
+
 CHOICE = {"STPATH_ENCODER": "demo", "STPATH_GENES": GENES}
 
 LAUNCH = """mutation($assets: [AssetKeyInput!]!, $slides: [String!]!) {
@@ -55,7 +58,11 @@ def registered(home: Path, slides: int, blank: int) -> list[str]:
     scans.mkdir()
     empty = []
     for n in range(slides):
-        phantom = draw_phantom(n, size_um=SIZE_UM)
+        phantom = draw_phantom(n % DRAWN, size_um=SIZE_UM)
+        if n >= DRAWN:
+            phantom.image[:16, :16] = np.array(
+                [240 + n % 16, 240, 240 + n // 16], np.uint8
+            )  # each is a scan of its own
         path = scans / f"s{n:03d}.tif"
         if blank and n % blank == blank - 1:
             phantom.image[:] = np.array([243, 242, 244], np.uint8)
