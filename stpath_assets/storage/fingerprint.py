@@ -42,7 +42,7 @@ class Fingerprint:
         """Return whether this fingerprint contains all facts of `earlier`."""
         return earlier.facts.items() <= self.facts.items()
 
-    def extend(self, stage: str, code_version: str, **facts: Any) -> "Fingerprint":
+    def extend(self, stage: str, code_version: str, /, **facts: Any) -> "Fingerprint":
         """Return the fingerprint of the next stage: these facts, its own, and the version of its code."""
         twice = sorted(set(facts) & set(self.facts))
         if twice:
