@@ -26,7 +26,10 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default="3000")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, _interrupt
+        )  # SIGINT too: started in the background, it would be ignored, also by those that we start
     with tempfile.TemporaryDirectory() as folder:
         code = _free_port()
         workspace = Path(folder) / "workspace.yaml"
