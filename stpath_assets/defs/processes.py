@@ -24,16 +24,18 @@ def process_of(process: psutil.Process) -> str:
 
 
 def find_process(said: str) -> psutil.Process | None:
-    """Return the process that `process_of` told, or None if it is gone. Raises `ValueError` for one of another host."""
-    host, _, rest = said.partition("/")
-    pid, _, _ = rest.partition("/")
-    if host != socket.gethostname():
-        raise ValueError(said)
+    """Return the process of this host that `process_of` told, or None if it is gone."""
+    pid, _, _ = said.partition("/")[2].partition("/")
     try:
         process = psutil.Process(int(pid))
         return process if process_of(process) == said and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+
+
+def is_here(run: dg.DagsterRun) -> bool:
+    """Return whether a run tells its process, and that is one of this host. Another host's cannot be looked at."""
+    return run.tags.get(PROCESS, "").partition("/")[0] == socket.gethostname()
 
 
 def tell_process(run: dg.DagsterRun | None, instance: dg.DagsterInstance | None) -> None:
@@ -77,7 +79,7 @@ def release_dead(opened: dg.DagsterInstance) -> list[str]:
     """
     released = []
     for run in opened.get_runs(dg.RunsFilter(statuses=_STARTED)):
-        if PROCESS in run.tags and _is_dead(run.tags[PROCESS]):
+        if is_here(run) and find_process(run.tags[PROCESS]) is None:
             opened.report_run_failed(run, "its process is gone: killed, or the machine went down")
             opened.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             released.append(run.run_id)
@@ -92,22 +94,11 @@ def end_orphans(opened: dg.DagsterInstance, most: int = 200) -> list[str]:
     ended = []
     for run in opened.get_runs(dg.RunsFilter(statuses=_FAILED), limit=most):
         # Only processes that Dagster's launcher started for one run: a command or a notebook may go on after its run.
-        if PROCESS not in run.tags or _LAUNCHED not in run.tags:
+        if not is_here(run) or _LAUNCHED not in run.tags:
             continue
-        try:
-            process = find_process(run.tags[PROCESS])
-        except ValueError:
-            continue
+        process = find_process(run.tags[PROCESS])
         if process is not None:
             for child in [*process.children(recursive=True), process]:
                 child.kill()
             ended.append(run.run_id)
     return ended
-
-
-def _is_dead(said: str) -> bool:
-    """Return whether a process of this host is gone. Another host's process cannot be checked."""
-    try:
-        return find_process(said) is None
-    except ValueError:
-        return False
