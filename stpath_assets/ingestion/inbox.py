@@ -63,8 +63,11 @@ def list_inbox(folders: Iterable[Path]) -> Inbox:
         for entry, refused in scans:
             try:
                 stat = os.stat(entry.scan)
-            except OSError:
+            except FileNotFoundError:
                 continue  # gone since it was listed, or a link to nothing; if it comes back, it is seen then
+            except OSError as e:
+                inbox.problems.append(f"{entry.scan}: cannot be read ({e.strerror}); it is left out")
+                continue
             if stat.st_size and entry.scan not in seen:  # an empty file is one whose copy has not begun
                 seen.add(entry.scan)
                 inbox.arrivals.append(Arrival(entry, stat.st_size, stat.st_mtime_ns, refused))

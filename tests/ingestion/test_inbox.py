@@ -192,9 +192,12 @@ def test_links_that_lead_back_and_folders_that_cannot_be_read_cost_the_others_no
     draw(inbox / "a.tif")
     (inbox / "round").symlink_to(inbox)
     (inbox / "nowhere.tif").symlink_to(inbox / "not there.tif")
+    (inbox / "itself.tif").symlink_to(inbox / "itself.tif")
     (inbox / "closed").mkdir(mode=0)
-    found = list_inbox([inbox, inbox])
+    found = list_inbox([inbox])
     assert [Path(a.entry.scan).name for a in found.arrivals] == ["a.tif"]
+    assert any(p.startswith(f"{inbox / 'itself.tif'}: cannot be read (Too many") for p in found.problems)
+    assert len(list_inbox([inbox, inbox]).arrivals) == 1, "a folder that is named twice is watched once"
     if os.geteuid():  # nothing is closed to root
         assert any("closed: cannot be read" in p for p in found.problems)
 
