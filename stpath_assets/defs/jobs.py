@@ -8,18 +8,19 @@ import dagster as dg
 from pydantic import Field
 
 from stpath_assets.defs.assets.recording import failure_event
-from stpath_assets.defs.assets.spec import CAN_BE_MADE, SLIDE_GROUP, one_line_failures
+from stpath_assets.defs.assets.spec import CAN_BE_MADE, one_line_failures
 from stpath_assets.defs.partitions import sync
 from stpath_assets.features import trident
 from stpath_assets.ingestion import forget_gone, inbox_folders, list_inbox, register_arrivals
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
+from stpath_assets.stages import STAGES
 from stpath_assets.storage import Store, maintenance
 from stpath_assets.tables import SLIDES
 
 process_slide = dg.define_asset_job(
     "process_slide",
-    selection=dg.AssetSelection.groups(SLIDE_GROUP),
+    selection=dg.AssetSelection.assets(*STAGES),
     description="All stages of a slide, from the scan to its scores. Stages that are up to date are not computed again.",
 )
 

@@ -9,7 +9,7 @@ import warnings
 import dagster as dg
 from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 
-from stpath_assets.defs.assets.spec import COHORT_GROUP
+from stpath_assets.defs.assets.spec import SLIDE_GROUP
 from stpath_assets.settings import Settings
 from stpath_assets.stages import describe_model
 
@@ -50,7 +50,7 @@ with warnings.catch_warnings():
     model = create_external_asset_from_source_asset(
         dg.observable_source_asset(
             name="model",
-            group_name=COHORT_GROUP,
+            group_name=SLIDE_GROUP,
             description="Encoder, weights, vocabulary, panel and precision, as the settings have them. Observed, never made.",
         )(_observed)
     )
