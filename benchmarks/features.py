@@ -176,7 +176,9 @@ def report_real(scan: Path, folder: Path) -> None:
     path = folder / "random.pth"
     subprocess.run([sys.executable, "-c", _MAKE, str(path)], check=True)
     print(f"\nGigaPath's architecture, random weights, {path.stat().st_size / 1e9:.1f} GB")
-    for precision in ("float32", "bfloat16"):
+    import torch
+
+    for precision in (*(["float16"] if torch.cuda.is_available() else []), "bfloat16", "float32"):
         done = subprocess.run(
             [sys.executable, "-c", _RUN, str(path), str(scan), precision], check=True, stdout=subprocess.PIPE
         )
@@ -185,13 +187,22 @@ def report_real(scan: Path, folder: Path) -> None:
         print(
             f"    forward {r['forward']:.2f} tiles/s, from the slide {r['slide']:.2f} ({r['slide'] / r['forward']:.0%})"
         )
-        print(f"    on {r['device']}, batches of {r['batch']}")
+        on_gpu = f", {r['gpu'] / 1e9:.1f} GB of the device's memory" if r["gpu"] else ""
+        print(f"    on {r['device']}, batches of {r['batch']}{on_gpu}")
 
 
 _MAKE = """
 import sys, timm, torch
 from stpath_assets.features.encoders.gigapath import ARCHITECTURE
-torch.save(timm.create_model(pretrained=False, **ARCHITECTURE).state_dict(), sys.argv[1])
+with torch.device("meta"):
+    model = timm.create_model(pretrained=False, **ARCHITECTURE)
+state = model.to_empty(device="cuda" if torch.cuda.is_available() else "cpu").state_dict()
+for name, tensor in state.items():
+    if "norm" in name or "gamma" in name:  # a norm's scale, and how much of a block is added
+        tensor.fill_(0.1 if "gamma" in name else name.endswith("weight"))
+    else:
+        tensor.normal_(0, 0.02)
+torch.save({k: v.cpu() for k, v in state.items()}, sys.argv[1])
 """
 
 _RUN = """
@@ -199,6 +210,7 @@ import json, sys, time, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import numpy as np
+import pyarrow as pa
 import stpath_assets as sa
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.features.local import encode_tiles
@@ -208,8 +220,9 @@ with sa.open_slide(sys.argv[2]) as slide:
     tiles = sa.tile(slide)
     on_gpu = encoder.device != "cpu"
     batch = encoder.batch_size if on_gpu else 4
-    n = min(len(tiles), 20 * batch if on_gpu else 8)
-    some = type(tiles)(slide, tiles.table.slice(0, n))
+    n = 8 * batch if on_gpu else 8
+    again = -(-n // len(tiles))  # a device takes more tiles than a small scan has
+    some = type(tiles)(slide, pa.concat_tables([tiles.table] * again).slice(0, n))
     pixels = next(some.batches(len(some)))
     encoder.encode(pixels[:batch])
     t = time.perf_counter()
@@ -218,7 +231,7 @@ with sa.open_slide(sys.argv[2]) as slide:
     t = time.perf_counter()
     sum(len(b) for b in encode_tiles(encoder, some, 0, batch, Meter()))
     slide_rate = n / (time.perf_counter() - t)
-print(json.dumps({"load_s": load_s, "forward": forward, "slide": slide_rate, "rss": peak_rss_bytes(), "device": encoder.device, "batch": batch}))
+print(json.dumps({"load_s": load_s, "forward": forward, "slide": slide_rate, "rss": peak_rss_bytes(), "device": encoder.device, "batch": batch, "gpu": encoder.gpu_memory_bytes}))
 """  # noqa: E501
 
 if __name__ == "__main__":

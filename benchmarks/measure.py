@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from benchmarks import reference
 from stpath_assets.prediction import STPath
 from stpath_assets.prediction.checkpoint import Sizes
+from stpath_assets.prediction.stpath import Dtype
 from stpath_assets.storage import Store, fingerprint
 from stpath_assets.tables import STPATH_PREDICTIONS
 
@@ -55,9 +57,9 @@ def write_weights(folder: Path) -> None:
 class Bench:
     """A loaded model and the inputs of n tiles on a grid."""
 
-    def __init__(self, folder: Path, n: int, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, n: int, dtype: Dtype = "float32", device: str = "cpu") -> None:
         torch.set_num_threads(THREADS)
-        self.model = STPath.load(folder / "stfm.pth", folder / "symbol2ensembl.json", dtype=dtype)
+        self.model = STPath.load(folder / "stfm.pth", folder / "symbol2ensembl.json", device, dtype)
         rng = np.random.default_rng(0)
         self.features = rng.standard_normal((n, PUBLISHED.features), dtype=np.float32)
         side = int(np.ceil(n**0.5))
@@ -95,13 +97,20 @@ class Bench:
 
     def store_all(self) -> int:
         """All genes into a stored table, as `store_prediction` does it; the size of its file in bytes."""
-        with tempfile.TemporaryDirectory() as home:
-            blocks = self.model.predict_blocks(self.features, self.coords, *(ORGAN[0], TECH[0]))
-            ids = np.array([f"x{i}" for i in range(self.n)], object)
-            path = Store(Path(home)).write_by_gene(
-                STPATH_PREDICTIONS.name, "bench", {"tile_id": ids}, blocks, fingerprint.start(), model="stpath"
-            )
-            return path.stat().st_size
+        blocks = self.model.predict_blocks(self.features, self.coords, *(ORGAN[0], TECH[0]))
+        ids = np.array([f"x{i}" for i in range(self.n)], object)
+        self.store.write_by_gene(
+            STPATH_PREDICTIONS.name, "bench", {"tile_id": ids}, blocks, fingerprint.start(), model="stpath"
+        )
+        return self.store.path(STPATH_PREDICTIONS.name, "bench").stat().st_size
+
+    @cached_property
+    def store(self) -> Store:
+        """An empty lake, which takes a second to make."""
+        self._home = tempfile.TemporaryDirectory()
+        store = Store(Path(self._home.name))
+        store.create()
+        return store
 
 
 def compare(bench: Bench, a: str, b: str, repeats: int) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def plain_reading(
 @torch.inference_mode()
 def without_bias(state: State, features: npt.NDArray, organ: int, tech: int, columns: list[int]) -> Tensor:
     """Some columns, (N, len(columns)), of the network with w_h = 0."""
-    x = _linear(state, torch.from_numpy(features), "input_encoder.image_embed")
+    given = torch.from_numpy(features).to(state["gene_exp_head.1.bias"].device)
+    x = _linear(state, given, "input_encoder.image_embed").float()
     x += state["input_encoder.gene_embed.weight"][:, MASK_COLUMN]
     x += state["input_encoder.tech_embed.weight"][tech] + state["input_encoder.organ_embed.weight"][organ]
     x = _blocks(state, x, lambda q, k, v, _: F.scaled_dot_product_attention(q[None], k[None], v[None])[0])

@@ -2,7 +2,7 @@
 
 Huang et al., "STPath: a generative foundation model for integrating spatial transcriptomics and whole-slide images", npj
 Digital Medicine 2025. Written from the description of what the published weights compute. Attention has a bias w_h · |xy_i -
-xy_j|: on CUDA a fused kernel computes it where it is added, elsewhere it is computed for a chunk of rows at a time. Only the
+xy_j|, computed for a chunk of rows at a time, or for very many tiles on a GPU by a fused kernel where it is added. Only the
 gene columns that are asked for are read. Units: coordinates any, expression log1p.
 """
 
@@ -32,7 +32,14 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 CHUNK_BYTES = 24 * 2**20
 """Memory of attention for a chunk of rows against all tiles: distances, the scores of one head, and their softmax."""
 
+GPU_CHUNK_BYTES = 2**30
+"""The same on a GPU, whose thousands of units starve on less."""
+
 MIN_CHUNK = 128  # with fewer rows, matrix products would starve, whatever the memory
+
+FUSED_FROM = 100_000
+"""Tiles from which on a GPU fuses attention in half precision. Compiling the kernel takes a process 9 to 16 s, which fewer tiles
+do not win back: on an H200, 50,000 take 0.4 s fused and 1.1 s in chunks. In float32 the kernel is slower than chunks."""
 
 FUSED_ROWS = 16384  # rows of the MLP at a time with fused attention, to keep a GPU busy
 
@@ -45,7 +52,7 @@ GENES_A_BLOCK = (64, 512)  # at least, at most; 64 are a row group of the stored
 class STPath:
     """The network with its vocabulary. `state` holds all tensors under their published names.
 
-    `dtype` is the type of the matrix products inside the blocks, and of fused attention (on CUDA). Sums, norms, softmax,
+    `dtype` is the type of the matrix products inside the blocks, and of fused attention. Sums, norms, softmax,
     distances, embeddings and the head are always float32. Largest errors on the golden outputs (log1p values up to 2.0,
     measured on CPU): float32 1.2e-6, float16 0.0014, bfloat16 0.013.
     """
@@ -63,7 +70,7 @@ class STPath:
         self.sizes = checkpoint.check(state, vocabulary, name)
         self.vocabulary, self.sha256, self.dtype = vocabulary, sha256, dtype
         self.device = state["gene_exp_head.1.bias"].device
-        self.fused = self.device.type == "cuda"
+        self.fused: bool | None = None  # whether attention is fused; None chooses by device and number of tiles
         products = ("layernorm_qkv.1.", "W_output.0.", "fc1.", "fc2.")
         self.state = {
             k: v.to(getattr(torch, dtype)) if k.startswith("model.") and any(p in k for p in products) else v
@@ -197,7 +204,7 @@ class STPath:
         """
         n, d = x.shape
         heads = self.sizes.heads
-        attend = _fused if self.fused else _chunked
+        attend = _fused if self._is_fused(n) else _chunked
         qkv = x.new_empty(3, heads, n, d // heads, dtype=getattr(torch, self.dtype))
         for i in range(self.sizes.layers):
             attn = f"model.blks.{i}.attn"
@@ -209,6 +216,11 @@ class STPath:
             for rows, a in attend(q, k, v, xy, weights):  # (c, d)
                 y = x[rows].add_(self._linear(a, f"{attn}.W_output.0"))
                 y.add_(self._mlp(y, f"model.blks.{i}.mlp"))
+
+    def _is_fused(self, n: int) -> bool:
+        if self.fused is not None:
+            return self.fused
+        return self.device.type == "cuda" and self.dtype != "float32" and n >= FUSED_FROM
 
     def _mlp(self, x: Tensor, name: str) -> Tensor:
         """Return fc2(LayerNorm(GELU(fc1(x)))). The norm is inside; there is none before."""
@@ -226,7 +238,7 @@ class STPath:
         return self.state[f"{name}.weight"], self.state[f"{name}.bias"]
 
 
-def chunk_rows(n: int, budget: int = CHUNK_BYTES) -> int:
+def chunk_rows(n: int, budget: int) -> int:
     """Return how many rows fit the budget, with three float32 numbers per row for each of n tiles."""
     return max(MIN_CHUNK, budget // (3 * 4 * max(n, 1)))
 
@@ -243,7 +255,7 @@ def _chunked(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> It
     q, k, v (heads, N, d), xy (2, N), weights w (heads,) -> rows and their (c, heads · d).
     """
     heads, n, width = q.shape
-    size = chunk_rows(n)
+    size = chunk_rows(n, GPU_CHUNK_BYTES if q.is_cuda else CHUNK_BYTES)
     k, v = k.float(), v.float()
     buffers = xy.new_empty(2, min(size, n), n)  # fresh memory for each chunk would cost a tenth of the time
     for rows in chunks(n, size):
@@ -270,7 +282,7 @@ def distances(xy: Tensor, all_xy: Tensor, out: Tensor, spare: Tensor) -> Tensor:
 def _fused(q: Tensor, k: Tensor, v: Tensor, xy: Tensor, weights: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Compute the same as `_chunked`, in the dtype of q, with the distance added inside the kernel and no scores in memory.
 
-    Compiled on CUDA. Elsewhere, for tests only, it runs as plain operations with all N x N scores in memory.
+    Compiled on a GPU. Elsewhere, for tests only, it runs as plain operations with all N x N scores in memory.
     """
     heads, n, width = q.shape
     # The kernels need head sizes that are powers of two from 16. Padding q and k with zeros changes no product.

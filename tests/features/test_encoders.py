@@ -133,6 +133,60 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_so_are_later_ones(
     assert model.given == [2, 2, 1], "what was too much once is not tried again"
 
 
+def test_a_batch_that_memory_does_not_hold_while_it_is_prepared_is_halved_too(batch: npt.NDArray[np.uint8]) -> None:
+    def prepare(some: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+        if len(some) > 2:
+            raise ERRORS[0]
+        return module.normalize(some, device)
+
+    whole = vit.TorchEncoder("gigapath", Full(99, ERRORS[0]), module.normalize, "cpu", "float32").encode(batch)
+    encoder = vit.TorchEncoder("gigapath", Full(99, ERRORS[0]), prepare, "cpu", "float32")
+    np.testing.assert_array_equal(encoder.encode(batch), whole)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 0.03), ("float16", 0.004)])
+def test_a_gpu_gives_what_the_processor_does(
+    weights_file: Path, batch: npt.NDArray[np.uint8], precision: Any, error: float
+) -> None:
+    exact = load(weights_file, **SMALL).encode(batch)
+    found = load(weights_file, "cuda", precision, **SMALL).encode(batch)
+    assert found.dtype == np.float32
+    assert np.abs(found - exact).max() / np.abs(exact).max() < error
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_gpu_takes_the_largest_batch_that_fits_and_float16_of_itself(weights_file: Path) -> None:
+    choice = EncoderChoice("gigapath", weights_file, "auto")
+    assert choice.facts()["encoder_precision"] == "float16"
+    encoder = load(weights_file, "cuda", "float16", **SMALL)
+    assert encoder.batch_size == vit.MOST_TILES
+    encoder.encode(np.zeros((encoder.batch_size, 224, 224, 3), np.uint8))
+    assert 0 < (encoder.gpu_memory_bytes or 0) < 0.8 * torch.cuda.get_device_properties(0).total_memory
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_gpu_whose_memory_is_full_gets_smaller_batches(weights_file: Path) -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), np.uint8)
+    encoder = load(weights_file, "cuda", "float32", **SMALL)
+    exact = encoder.encode(batch)
+    whole = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + whole / 3) / total)
+    try:
+        np.testing.assert_allclose(encoder.encode(batch), exact, atol=1e-5)
+        assert encoder._most in (32, 64, 128)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def test_no_room_for_one_tile_is_said(batch: npt.NDArray[np.uint8]) -> None:
     encoder = vit.TorchEncoder("gigapath", Full(0, ERRORS[0]), module.normalize, "cpu", "float32")
     with pytest.raises(

@@ -42,7 +42,6 @@ def test_golden_files_are_those_beside_the_checkout(shared: Path) -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_fused_path_gives_golden_outputs(golden: Golden) -> None:
     model = STPath.load(WEIGHTS, VOCABULARY)
-    assert not model.fused, "on CPU it has to be asked for"
     model.fused = True
     assert np.abs(golden.predict(model) - golden.expected).max() < 1e-5
 
@@ -101,9 +100,24 @@ def test_half_precision_errs_no_more_than_it_says(golden: Golden, dtype: stpath.
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-4), ("bfloat16", 0.02), ("float16", 0.002)])
 def test_golden_outputs_on_cuda(golden: Golden, fused: bool, dtype: stpath.Dtype, error: float) -> None:
     model = STPath.load(WEIGHTS, VOCABULARY, "cuda", dtype)
-    assert model.fused
     model.fused = fused
     assert np.abs(golden.predict(model) - golden.expected).max() < error
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tiles", "fused"),
+    [
+        ("cuda", "float16", stpath.FUSED_FROM, True),
+        ("cuda", "bfloat16", stpath.FUSED_FROM, True),
+        ("cuda", "float16", stpath.FUSED_FROM - 1, False),
+        ("cuda", "float32", stpath.FUSED_FROM, False),
+        ("cpu", "float16", stpath.FUSED_FROM, False),
+    ],
+)
+def test_attention_is_fused_where_that_pays(device: str, dtype: stpath.Dtype, tiles: int, fused: bool) -> None:
+    model = STPath.load(WEIGHTS, VOCABULARY, dtype=dtype)
+    model.device = torch.device(device)
+    assert model._is_fused(tiles) == fused
 
 
 @pytest.mark.gpu
@@ -208,7 +222,7 @@ def test_the_sizes_of_chunks_and_blocks_change_nothing(
     g = in_context
     expected = model.predict(g.features, g.coords, g.organ, g.tech, context=g.context)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stpath, "chunk_rows", lambda _: rows)
+        patch.setattr(stpath, "chunk_rows", lambda *_: rows)
         patch.setattr(stpath, "ROWS", tiles)
         patch.setattr(stpath, "block_genes", lambda _: block)
         got = model.predict(g.features, g.coords, g.organ, g.tech, context=g.context)
@@ -235,7 +249,7 @@ def test_chunks_cover_everything_once(n: int, size: int) -> None:
 
 @given(n=st.integers(0, 1_000_000))
 def test_chunks_follow_from_the_tiles_and_the_budget(n: int) -> None:
-    rows, block = stpath.chunk_rows(n), stpath.block_genes(n)
+    rows, block = stpath.chunk_rows(n, stpath.CHUNK_BYTES), stpath.block_genes(n)
     assert rows == stpath.MIN_CHUNK or 12 * n * rows <= stpath.CHUNK_BYTES
     assert block == 64 or 4 * n * block <= stpath.BLOCK_BYTES
     assert block % 64 == 0

@@ -4,6 +4,7 @@ Architectures and transforms belong in `gigapath` and `timm_models`.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -69,26 +70,32 @@ class TorchEncoder:
         If memory runs out, this batch and later ones are halved. Raises `FeatureError` if a single tile does not fit, or if the
         model does not take tiles of this size.
         """
-        x = self._prepare(batch, self._device.type)
+        n = max(len(batch), 1)
         while True:
+            most = min(self._most or n, n)
             try:
-                most = self._most or max(len(x), 1)
-                return np.concatenate([self._forward(part) for part in x.split(most)])
+                # Preparing takes the device's memory too.
+                return np.concatenate([self._forward(batch[i : i + most]) for i in range(0, n, most)])
             except RuntimeError as e:
                 if not _out_of_memory(e):
                     raise
-                if min(most, len(x)) == 1:
+                if most == 1:
                     raise FeatureError(
                         f"{self.name}: {self.device} has too little memory for one tile; free some, or set STPATH_DEVICE to cpu"
                     ) from e
-                self._most = max(min(most, len(x)) // 2, 1)
+                self._most = most // 2
             # Outside the handler, because its traceback keeps the allocated memory alive.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _forward(self, x: torch.Tensor) -> npt.NDArray[np.float32]:
+    def _forward(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        x = self._prepare(batch, self._device.type)
         reduced = self._dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, enabled=reduced):
+        with (
+            torch.inference_mode(),
+            _exact_convolutions(),
+            torch.autocast(self._device.type, self._dtype, enabled=reduced),
+        ):
             # Pinned memory is copied while the GPU computes. On a CPU it would be an extra copy.
             if self._device.type == "cuda" and x.device.type == "cpu":
                 x = x.pin_memory().to(self._device, non_blocking=True)
@@ -125,6 +132,12 @@ def _halve_products(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             module.to(dtype)
+
+
+def _exact_convolutions() -> AbstractContextManager[None]:
+    """cuDNN rounds the inputs of float32 convolutions to 10 bits (TF32) unless told otherwise; matrix products do not."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
