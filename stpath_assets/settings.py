@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     )
     ui_hosts: str = Field("", description="names under which a proxy serves the Dagster UI, comma-separated")
     inbox: str | None = Field(
-        None, description="folders that are watched for new scans, comma-separated; unset: inbox/ in the data root"
+        None,
+        description="folders or URLs that are watched for new scans, comma-separated; unset: inbox/ in the data root",
     )
     inbox_wait_s: float = Field(
         120, ge=0, le=86400, description="most time that new scans wait for others, so that they share a run, s"

@@ -38,7 +38,7 @@ _OF_ONE = ("slide_id", "spots", "regions", "features")
 def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run: bool, **given: Any) -> None:
     """Register scans. They are read in place, never moved.
 
-    In a FOLDER, all scans are found, with what its manifest.csv and sidecars say of them.
+    In a FOLDER, all scans are found, with what its manifest.csv and sidecars say of them. The URL of a folder ends with a slash.
     """
     from stpath_assets.ingestion import preview
     from stpath_assets.settings import load_settings
@@ -47,7 +47,7 @@ def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run
 
     if not scans and manifest is None:
         raise click.UsageError("give a SLIDE, a FOLDER or --manifest FILE")
-    several = len(scans) > 1 or manifest is not None or any(Path(scan).is_dir() for scan in scans)
+    several = len(scans) > 1 or manifest is not None or any(map(_is_folder, scans))
     if several and any(given[name] for name in _OF_ONE):
         raise click.UsageError("--id, --spots, --regions and --features belong to one slide: add it by itself")
     settings = load_settings(home)
@@ -73,16 +73,20 @@ def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run
     sys.exit(0 if added + twice == len(entries) and not problems else 1)
 
 
+def _is_folder(scan: str) -> bool:
+    return scan.endswith("/") if "://" in scan else Path(scan).is_dir()
+
+
 def _collect(
     scans: tuple[str, ...], manifest: Path | None, given: dict[str, Any]
 ) -> tuple[list["Entry"], int, list[str]]:
     """Return the entries of all arguments, the number of files that are no scans, and what cannot be used."""
-    from stpath_assets.ingestion import Entry, Known, find_scans, read_manifest
+    from stpath_assets.ingestion import Entry, Known, find_scans, location, read_manifest
 
     entries, others, problems = list[Entry](), 0, list[str]()
     for scan in scans:
-        if Path(scan).is_dir():
-            found = find_scans(Path(scan))
+        if _is_folder(scan):
+            found = find_scans(location(scan))
             entries, others, problems = entries + found.entries, others + found.others, problems + found.problems
             if not found.entries and not found.problems:
                 problems.append(f"{scan}: is a folder without scans ({found.others} other files); check the path")

@@ -43,9 +43,9 @@ def inbox_is_fresh(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     with one_line_failures():
         done = done_of(store, inbox.arrivals) if store.is_there() else {}
     waiting = {
-        a.entry.scan: f"since {time.strftime('%F %T', time.localtime(a.modified_ns / 1e9))}"
+        a.entry.scan: f"since {time.strftime('%F %T', time.localtime(a.seen.modified_ns / 1e9))}"
         for a in inbox.arrivals
-        if done.get(a.entry.scan) != a.digest and time.time() - a.modified_ns / 1e9 > PATIENCE_S
+        if done.get(a.entry.scan) != a.digest and time.time() - a.seen.modified_ns / 1e9 > PATIENCE_S
     }
     unread = dict.fromkeys(inbox.problems, "")
     return _result(waiting | unread, "turn the sensor `new_scans` on, and look at its ticks", warns=True)

@@ -76,7 +76,7 @@ def look_again(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settin
     with one_line_failures():
         forgotten = forget_gone(store)
         sync(context.instance, Registry(store))
-        bad = {row: why for row in Registry(store).live() if (why := row.trouble()) is not None}
+        bad = {row: why for row in Registry(store).live() if (why := row.trouble(at_urls=True)) is not None}
     for row, why in bad.items():
         context.log.warning(f"{row.slide_id}: {why}")
         _fail(context.instance, row.slide_id, f"{row.slide_id}: {why}", row.uri)

@@ -1,6 +1,7 @@
 """From files to registered slides: what is known of each scan, and which files of a folder are scans.
 
-`known` holds what a manifest's row or a sidecar says, `manifest` reads both, `finding` walks a folder, `adding` registers.
+`known` holds what a manifest's row or a sidecar says, `manifest` reads both, `finding` finds the scans
+of a folder, whose files `files` lists, `adding` registers.
 For the watched folders, `inbox` lists what is there, `decisions` says what to do about it, and `registering` does it.
 """
 
@@ -14,6 +15,7 @@ from stpath_assets.ingestion.decisions import (
     is_time,
     note_asked,
 )
+from stpath_assets.ingestion.files import Seen, location
 from stpath_assets.ingestion.finding import Found, find_scans
 from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox
 from stpath_assets.ingestion.known import Entry, Known
@@ -32,6 +34,7 @@ __all__ = [
     "Manifest",
     "Memory",
     "Quarantined",
+    "Seen",
     "Turns",
     "add_entries",
     "choose_arrivals",
@@ -42,6 +45,7 @@ __all__ = [
     "inbox_folders",
     "is_time",
     "list_inbox",
+    "location",
     "note_asked",
     "preview",
     "read_manifest",

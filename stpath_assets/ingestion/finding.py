@@ -1,11 +1,13 @@
 """Finds the scans of a folder, with what its manifest and sidecars say of them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from upath import UPath
 
 from stpath_assets.errors import ManifestError
+from stpath_assets.ingestion.files import Exists, Location, Seen, walk
 from stpath_assets.ingestion.known import Entry
 from stpath_assets.ingestion.manifest import MANIFEST, read_manifest, read_sidecar, sidecars_of
 
@@ -22,48 +24,63 @@ _IMAGES = frozenset((".png", ".jpg", ".jpeg"))
 class Found:
     """What a folder holds: scans, the number of other files, and one line for each thing that cannot be used.
 
-    `refused` are scans that are left out because of their sidecar, with the reason.
+    `refused` are scans that are left out because of their sidecar, with the reason. `seen` is what an object store said of its
+    files.
     """
 
     entries: list[Entry] = field(default_factory=list)
     others: int = 0
     problems: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
 
 
-def find_scans(folder: Path) -> Found:
-    """Return the scans below a folder, sorted by path.
+def find_scans(folder: Location) -> Found:
+    """Return the scans below a folder of this machine or of an object store, sorted by path.
 
     Hidden files and folders are left out. Links to folders are followed, each folder once. A manifest says what is known of the
     scans in and below its folder; a sidecar wins over it as a whole. Nothing but manifests and sidecars is opened.
     """
     found, named = Found(), dict[str, Entry]()
-    files = list(_walk(folder.absolute(), found.problems))
-    for path in files:
+    top = folder if isinstance(folder, UPath) else folder.absolute()
+    files = dict[str, Location]()
+    for path, seen in walk(top, found.problems):
+        files[str(path)] = path
+        if seen is not None:
+            found.seen[str(path)] = seen
+    folders = {scan[:i] for scan in found.seen for i, c in enumerate(scan) if c == "/"}
+
+    def is_there(path: Location) -> bool:
+        # What an object store has is known from its listing; asking for each file would take a second for some fifty.
+        return str(path) in found.seen or str(path) in folders if isinstance(path, UPath) else path.exists()
+
+    for path in files.values():
         if path.name == MANIFEST:
-            _read_into(path, named, found)
+            _read_into(path, named, found, is_there)
     used = _used(named.values())
-    for path in files:
-        if path.name == MANIFEST or str(path) in used:
+    for scan, path in files.items():
+        if path.name == MANIFEST or scan in used:
             continue
-        sidecar = next((s for s in sidecars_of(path) if s.is_file()), None)
+        sidecar = next((s for s in sidecars_of(path) if str(s) in files), None)
         is_scan = path.suffix.lower() in SCAN_SUFFIXES or (path.suffix.lower() in _IMAGES and sidecar is not None)
-        entry = named.get(str(path), Entry(str(path)) if is_scan else None)
+        entry = named.get(scan, Entry(scan) if is_scan else None)
         if entry is None:
-            found.others += not _describes_a_scan(path)
+            found.others += not _describes_a_scan(path, files)
             continue
         try:
-            found.entries.append(entry if sidecar is None else Entry(str(path), read_sidecar(sidecar), str(sidecar)))
+            found.entries.append(
+                entry if sidecar is None else Entry(scan, read_sidecar(sidecar, is_there), str(sidecar))
+            )
         except ManifestError as e:
             found.problems.append(str(e))
-            found.refused[str(path)] = str(e)
-    found.entries += [entry for scan, entry in named.items() if not scan.startswith(f"{folder.absolute()}{os.sep}")]
+            found.refused[scan] = str(e)
+    found.entries += [entry for scan, entry in named.items() if not scan.startswith(f"{top}{os.sep}")]
     return found
 
 
-def _read_into(path: Path, named: dict[str, Entry], found: Found) -> None:
+def _read_into(path: Location, named: dict[str, Entry], found: Found, is_there: Exists) -> None:
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(path, is_there)
     except ManifestError as e:
         found.problems.append(str(e))
         return
@@ -81,26 +98,9 @@ def _used(entries: Iterable[Entry]) -> set[str]:
     }
 
 
-def _describes_a_scan(path: Path) -> bool:
+def _describes_a_scan(path: Location, files: Container[str]) -> bool:
     """Return whether a file is the sidecar of a scan beside it."""
     if path.suffix not in (".yaml", ".yml", ".json"):
         return False
-    stem = path.with_suffix("")
-    return stem.is_file() or any(stem.with_name(stem.name + suffix).is_file() for suffix in (*SCAN_SUFFIXES, *_IMAGES))
-
-
-def _walk(folder: Path, problems: list[str]) -> Iterator[Path]:
-    """Yield the files below a folder, sorted. A link that leads back to a folder on the way is not followed again."""
-    seen = set[tuple[int, int]]()
-
-    def refused(error: OSError) -> None:
-        problems.append(f"{error.filename}: cannot be read ({error.strerror}); it is left out")
-
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=refused):
-        stat = os.stat(root)
-        if (stat.st_dev, stat.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+    stem = str(path.with_suffix(""))
+    return any(stem + suffix in files for suffix in ("", *SCAN_SUFFIXES, *_IMAGES))

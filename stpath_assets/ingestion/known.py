@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from stpath_assets.errors import VocabularyError
+from stpath_assets.ingestion.files import Exists, Location, below, exists
 from stpath_assets.slides.source import is_url
 from stpath_assets.storage import SLIDE_ID
 from stpath_assets.vocabulary import tokens
@@ -74,13 +75,15 @@ class Known(BaseModel):
     def _known_tech(cls, value: str | None) -> str | None:
         return _token(value, tokens.tech)
 
-    def below(self, folder: Path) -> "Known":
+    def below(self, folder: Location, is_there: Exists = exists) -> "Known":
         """Return the same with paths that are relative to a folder made absolute. Raises `ValueError` for one that is missing."""
         paths = {
-            name: _absolute(name, str(value), folder) for name in _PATHS if (value := getattr(self, name)) is not None
+            name: _absolute(name, str(value), folder, is_there)
+            for name in _PATHS
+            if (value := getattr(self, name)) is not None
         }
         if self.genes is not None and Path(self.genes).suffix in (".txt", ".json"):
-            paths["genes"] = _absolute("genes", self.genes, folder)
+            paths["genes"] = _absolute("genes", self.genes, folder, is_there)
         return self.model_copy(update=paths)
 
 
@@ -112,10 +115,10 @@ def _token(value: str | None, look_up: Any) -> str | None:
         raise ValueError(str(e)) from e
 
 
-def _absolute(name: str, value: str, folder: Path) -> str:
+def _absolute(name: str, value: str, folder: Location, is_there: Exists) -> str:
     if value == NONE or is_url(value):
         return value
-    path = folder / Path(value).expanduser()
-    if not path.exists():
+    path = below(folder, value)
+    if not is_there(path):
         raise ValueError(f"{name}: {path} does not exist")
     return str(path)

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from stpath_assets.errors import StpathError, describe
 from stpath_assets.ingestion.adding import arguments_of
+from stpath_assets.ingestion.files import look_at
 from stpath_assets.ingestion.inbox import Arrival
 from stpath_assets.slides import Registered, Registry, slide_id_from_name
-from stpath_assets.slides.source import Source, is_url
+from stpath_assets.slides.source import Source
 from stpath_assets.storage import Store
 from stpath_assets.storage.lake import NAME, Cursor
 from stpath_assets.tables import QUARANTINE
@@ -55,10 +55,20 @@ def read_quarantine(store: Store) -> dict[str, Quarantined]:
 
 def forget_gone(store: Store) -> list[str]:
     """Take scans out of quarantine whose files are gone. Returns their paths."""
-    gone = [uri for uri in read_quarantine(store) if not is_url(uri) and not Path(uri).exists()]
+    gone = [uri for uri in read_quarantine(store) if _is_gone(uri)]
     for uri in gone:
         _forget(store, uri)
     return gone
+
+
+def _is_gone(uri: str) -> bool:
+    try:
+        look_at(uri)
+    except FileNotFoundError:
+        return True
+    except OSError:  # it may be there, and cannot be looked at now
+        return False
+    return False
 
 
 def done_of(store: Store, arrivals: Iterable[Arrival]) -> dict[str, str]:
@@ -71,7 +81,8 @@ def done_of(store: Store, arrivals: Iterable[Arrival]) -> dict[str, str]:
         row = rows.get(arrival.entry.scan)
         if row is None:
             continue
-        by_hand = row.arrival is None and (row.size_bytes, row.modified_ns) == (arrival.size_bytes, arrival.modified_ns)
+        same_time = row.modified_ns in (None, arrival.seen.modified_ns)  # None: at a URL
+        by_hand = row.arrival is None and row.size_bytes == arrival.seen.size_bytes and same_time
         if by_hand or row.status == "retired":
             done[row.uri] = arrival.digest
         elif row.arrival is not None:

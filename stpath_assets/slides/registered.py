@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from stpath_assets.errors import SlideError
 from stpath_assets.slides.scale import Mpp
 from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
@@ -95,18 +96,28 @@ class Registered:
         """Open the scan at the registered scale."""
         return open_slide(self.uri, self.given_mpp)
 
-    def is_gone(self) -> bool:
-        """Return whether the registered path has no file. URLs are not checked."""
+    def is_gone(self, at_urls: bool = False) -> bool:
+        """Return whether the registered path has no file. Servers of URLs are asked only if `at_urls` says so."""
         source = Source(self.uri)
-        return not source.is_remote and not source.path.exists()
+        if not source.is_remote:
+            return not source.path.exists()
+        try:
+            if at_urls:
+                source.check()
+        except SlideError as e:  # a server that does not answer is no proof
+            return isinstance(e.__cause__, FileNotFoundError)
+        return False
 
-    def trouble(self) -> str | None:
-        """Return what is wrong with the scan's file (missing, or another size), or None. Its content is not read."""
+    def trouble(self, at_urls: bool = False) -> str | None:
+        """Return what is wrong with the scan's file (missing, or another size), or None. Its content is not read.
+
+        Scans at URLs are looked at only if `at_urls` says so, because that asks a server.
+        """
         path = self.uri
         if is_url(path):
             source = Source(path)
             if source.is_remote:
-                return None
+                return _trouble_at_url(source, self.size_bytes) if at_urls else None
             path = str(source.path)
         try:
             stat = os.stat(path)
@@ -117,6 +128,17 @@ class Registered:
         if stat.st_size != self.size_bytes:
             return f"replaced: {path} has {stat.st_size} bytes, {self.size_bytes} when it was registered"
         return None
+
+
+def _trouble_at_url(source: Source, size_bytes: int) -> str | None:
+    try:
+        source.check()
+    except SlideError as e:
+        return f"gone: {e}"
+    size = source.size_bytes()
+    if size not in (None, size_bytes):
+        return f"replaced: {source.uri} has {size} bytes, {size_bytes} when it was registered"
+    return None
 
 
 def slide_id_from_name(name: str) -> str:

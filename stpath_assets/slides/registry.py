@@ -213,7 +213,7 @@ class Registry:
             if row.status == "ready":
                 _require_same(source, row, sha256)
         same = [r for r in rows if r.sha256 == sha256 and r.uri != source.uri]
-        moved = next((r for r in same if (r.is_gone() if wanted is None else r.slide_id == wanted)), None)
+        moved = next((r for r in same if (r.is_gone(at_urls=True) if wanted is None else r.slide_id == wanted)), None)
         if moved is not None:
             return moved, moved.slide_id
         twice = next((r for r in same if r.status == "ready"), None)
@@ -322,6 +322,8 @@ def _existing(slide: str, what: str, option: str, path: str | Path) -> str | Non
     """Return an absolute path, or None for none. Raises `SlideError` if nothing exists there."""
     if str(path) == NONE:
         return None
+    if is_url(path):
+        raise SlideError(f"{slide}: its {what} {path} is at a URL; copy it to this machine, and give {option} a path")
     absolute = Path(path).expanduser().absolute()
     if not absolute.exists():
         raise SlideError(f"{slide}: its {what} {absolute} does not exist; check {option}")

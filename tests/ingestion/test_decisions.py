@@ -10,6 +10,7 @@ from stpath_assets.ingestion import (
     Arrival,
     Entry,
     Memory,
+    Seen,
     choose_arrivals,
     choose_turns,
     is_time,
@@ -18,7 +19,7 @@ from stpath_assets.ingestion import (
 
 
 def arrival(name: str, size: int) -> Arrival:
-    return Arrival(Entry(f"/inbox/{name}.svs"), size, 0)
+    return Arrival(Entry(f"/inbox/{name}.svs"), Seen(size, 0))
 
 
 @st.composite

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import dagster as dg
 import numpy as np
 import psutil
@@ -22,6 +23,7 @@ from stpath_assets.stages import STAGES, Plan, find_wanted, first_wanted, read_f
 from stpath_assets.stages.states import State
 from stpath_assets.storage import Store
 from tests.conftest import tissue_image, write_tiff
+from tests.storage.servers import bucket, object_server  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -122,6 +124,29 @@ def test_from_files_to_rows_without_a_click_and_the_broken_one_into_quarantine(
     store = Store(settings.home)
     assert store.slide_ids("stpath_predictions") == ["a", "b"]
     assert ticks.tick() == []
+    assert ticks.tick() == []
+
+
+@pytest.mark.server
+def test_the_inbox_may_be_a_folder_of_a_bucket(
+    opened: dg.DagsterInstance,
+    settings: Settings,
+    bucket: str,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STPATH_INBOX", f"s3://{bucket}/scans")
+    ticks = Ticks(opened, load_settings(settings.home, inbox_wait_s=0))
+    scan = write_tiff(tmp_path / "a.tif", tissue_image(700, 900))
+    client = boto3.client("s3")
+    client.put_object(Bucket=bucket, Key="scans/a.tif", Body=scan.read_bytes())
+    client.put_object(Bucket=bucket, Key="scans/a.yaml", Body=b"organ: Breast\ntech: Visium\n")
+    assert ticks.tick() == []
+    assert ticks.tick_and_run() == [("register_scans", True)]
+    (row,) = Registry(Store(settings.home)).all()
+    assert (row.uri, row.organ) == (f"s3://{bucket}/scans/a.tif", "Breast")
+    assert ticks.tick_and_run() == [("process_slide", True)]
+    assert Store(settings.home).slide_ids("stpath_predictions") == ["a"]
     assert ticks.tick() == []
 
 
