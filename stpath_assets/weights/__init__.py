@@ -4,7 +4,7 @@
 compute. The networks are in `features` and `prediction`. Importing it does not import torch.
 """
 
-from stpath_assets.weights.device import Precision, choose_device, choose_precision
+from stpath_assets.weights.device import Precision, choose_device, choose_precision, own_gpu
 from stpath_assets.weights.files import GIGAPATH, STPATH, find_present, locate, read_state_dict
 from stpath_assets.weights.hub import HubFile
 
@@ -15,7 +15,8 @@ __all__ = [
     "Precision",
     "choose_device",
     "choose_precision",
-    "locate",
     "find_present",
+    "locate",
+    "own_gpu",
     "read_state_dict",
 ]

@@ -136,24 +136,3 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     for name in ("zip.pth", "old.pth", "bare.pth"):
         refusal(weights.read_state_dict, tmp_path / name)
     assert not (tmp_path / "it ran").exists()
-
-
-# ---- the device
-
-
-def test_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.choose_device("cpu") == "cpu"
-    for there, expected in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(weights.device, "_has_cuda_driver", lambda: True)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert weights.choose_device("auto") == expected
-    monkeypatch.setattr(weights.device, "_has_cuda_driver", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch is asked without a driver"))
-    assert weights.choose_device("auto") == "cpu"
-
-
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])
-def test_a_device_that_is_not_there_is_an_error(name: str) -> None:
-    message = refusal(weights.choose_device, name)
-    assert f"device {name!r} is not available on this machine" in message
-    assert "STPATH_DEVICE" in message

@@ -15,6 +15,7 @@ from stpath_assets.slides import Registered
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Store
 from stpath_assets.tables import FEATURE_DIM, GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT
+from stpath_assets.weights import own_gpu
 
 DISTINCT = "finite_and_distinct"
 _AT_ONCE = 4096
@@ -41,7 +42,8 @@ def gigapath_features(context: dg.AssetExecutionContext, settings: dg.ResourcePa
 
         return Report(made, describe, _judge)
 
-    yield from each_slide(context, settings, GIGAPATH_FEATURES, embed)
+    with own_gpu():
+        yield from each_slide(context, settings, GIGAPATH_FEATURES, embed)
 
 
 def _spread(store: Store, slide_id: str) -> dict[str, Any]:

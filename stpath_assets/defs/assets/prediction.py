@@ -16,6 +16,7 @@ from stpath_assets.slides import Registered
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import STPATH_PREDICTIONS
+from stpath_assets.weights import own_gpu
 
 VARIES = "varies_over_tiles"
 
@@ -50,4 +51,5 @@ def stpath_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceP
 
         return Report(made, describe, lambda metadata: [Checked(VARIES, bool(metadata["varies"]))])
 
-    yield from each_slide(context, settings, STPATH_PREDICTIONS, predict)
+    with own_gpu():
+        yield from each_slide(context, settings, STPATH_PREDICTIONS, predict)

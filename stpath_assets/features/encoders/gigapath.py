@@ -64,7 +64,7 @@ def normalize(batch: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
     if batch.shape[1:] != (TILE_PX, TILE_PX, 3):
         raise FeatureError(f"GigaPath takes tiles of {TILE_PX} px, not {batch.shape[1:]}; tile with tile_px={TILE_PX}")
     pixels = torch.from_numpy(np.ascontiguousarray(batch))
-    if device == "cuda":  # as bytes, a quarter of the copy, from memory that the GPU reads by itself
+    if device.startswith("cuda"):  # as bytes, a quarter of the copy, from memory that the GPU reads by itself
         pixels = pixels.pin_memory().to(device, non_blocking=True)
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, STD))
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)

@@ -45,8 +45,11 @@ class TorchEncoder:
 
     @property
     def device(self) -> str:
-        """The device's name, as its manufacturer gives it."""
-        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self._device.type
+        """The device's name, as its manufacturer gives it, with its number if that was chosen."""
+        if self._device.type != "cuda":
+            return self._device.type
+        name = torch.cuda.get_device_name(self._device)
+        return name if self._device.index is None else f"{name} ({self._device})"
 
     @property
     def batch_size(self) -> int:
@@ -89,7 +92,7 @@ class TorchEncoder:
                 torch.cuda.empty_cache()
 
     def _forward(self, batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        x = self._prepare(batch, self._device.type)
+        x = self._prepare(batch, str(self._device))
         reduced = self._dtype != torch.float32
         with (
             torch.inference_mode(),
