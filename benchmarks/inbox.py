@@ -228,7 +228,7 @@ def register_rows(home: Path) -> None:
     one = Registry(store).add(home / "one.tif", organ="Breast", tech="Visium")
     rows = [
         {**one.__dict__, "slide_id": Path(a.entry.scan).stem, "uri": a.entry.scan, "arrival": a.digest, "warnings": [],
-         "sha256": a.digest * 2, "modified_ns": a.modified_ns, "size_bytes": a.size_bytes}
+         "sha256": a.digest * 2, "modified_ns": a.seen.modified_ns, "size_bytes": a.seen.size_bytes}
         for a in list_inbox([home / "inbox"]).arrivals
     ]  # fmt: skip
     store.lake.transact(lambda cursor: insert_rows(cursor, SLIDES, pa.Table.from_pylist(rows, SLIDES.schema)))
