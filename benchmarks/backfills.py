@@ -1,10 +1,10 @@
 """A backfill of all assets in a real Dagster (web server, daemon, code server) beside `stpath-assets run` of the same slides.
 
-    python -m benchmarks.backfills [--slides 12] [--blank 0] [--kill] [--retire]
+    python -m benchmarks.backfills [--slides 12] [--blank 0] [--kill] [--retire] [--twice]
 
 Draws small phantoms, of which each `--blank`-th is empty glass, and registers them in two data roots. One gets a backfill as the
 UI asks for it, the other the command. With --kill, a run's process is killed with SIGKILL while it works, to see what is left.
-With --retire, the last slide is retired on the way.
+With --retire, the last slide is retired on the way; with --twice, two backfills of the same slides are asked for at once.
 """
 
 import argparse
@@ -190,10 +190,22 @@ def kill_a_run(opened: dg.DagsterInstance) -> None:
     print(f"  step events after its end: {len(late)}", flush=True)
 
 
-def backfill(home: Path, slides: list[str], kill: bool, retire: bool) -> float:
+def made_twice(opened: dg.DagsterInstance) -> list[str]:
+    """Return the stages and slides that were computed more than once."""
+    made = Counter[str]()
+    for name in STAGES:
+        for record in opened.fetch_materializations(dg.AssetKey(name), limit=10_000).records:
+            event = record.asset_materialization
+            if event and event.metadata.get("made", dg.MetadataValue.bool(False)).value:
+                made[f"{name} {event.partition}"] += 1
+    return sorted(key for key, count in made.items() if count > 1)
+
+
+def backfill(home: Path, slides: list[str], kill: bool, retire: bool, twice: bool) -> float:
     """Backfill all stages of the slides, print what came of it, and return the seconds."""
     with platform(home) as up, instance(load_settings(home)) as opened:
         began, id_ = time.time(), up.backfill(slides)
+        again = up.backfill(slides) if twice else None
         if kill:
             kill_a_run(opened)
         if retire:
@@ -204,6 +216,10 @@ def backfill(home: Path, slides: list[str], kill: bool, retire: bool) -> float:
         while (status := up.status(id_)) in ("REQUESTED", "CANCELING"):
             time.sleep(0.5)
         took = time.time() - began
+        if again is not None:
+            while (of_again := up.status(again)) in ("REQUESTED", "CANCELING"):
+                time.sleep(0.5)
+            print(f"  asked for twice at once: {status} and {of_again}; computed twice: {made_twice(opened) or 'none'}")
         runs = opened.get_runs(dg.RunsFilter(tags={"dagster/backfill": id_}))
         states = Counter(r.status.value for r in runs)
         of_runs = [opened.get_run_records(dg.RunsFilter(run_ids=[r.run_id]))[0] for r in runs]
@@ -222,6 +238,7 @@ def main() -> None:
     options.add_argument("--blank", type=int, default=0)
     options.add_argument("--kill", action="store_true")
     options.add_argument("--retire", action="store_true")
+    options.add_argument("--twice", action="store_true", help="two backfills of the same slides at once")
     given = options.parse_args()
     print(f"{cpu_model()}, {os.cpu_count()} cores, Python {platform_module.python_version()}")
     with tempfile.TemporaryDirectory() as folder:
@@ -230,7 +247,7 @@ def main() -> None:
         other = Path(folder) / "other"
         shutil.copytree(home, other)
         slides = [f"s{n:03d}" for n in range(given.slides)]
-        took = backfill(home, slides, given.kill, given.retire)
+        took = backfill(home, slides, given.kill, given.retire, given.twice)
         began = time.time()
         sa(other, "run")
         alone = time.time() - began

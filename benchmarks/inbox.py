@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from benchmarks.backfills import CHOICE, Platform, run_pids
+from benchmarks.backfills import CHOICE, Platform, made_twice, run_pids
 from benchmarks.tiles import cpu_model
 from stpath_assets.defs.materialize import instance
 from stpath_assets.defs.sensors import new_scans
@@ -34,7 +34,7 @@ from stpath_assets.errors import StpathError
 from stpath_assets.ingestion import list_inbox, read_quarantine
 from stpath_assets.settings import load_settings
 from stpath_assets.slides import Registry
-from stpath_assets.stages import STAGES, read_failures
+from stpath_assets.stages import read_failures
 from stpath_assets.storage import Store
 from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import SLIDES
@@ -187,13 +187,7 @@ def report(home: Path, good: set[str], broken: set[str], took: float, watch: Wat
     with instance(load_settings(home)) as opened:
         runs = Counter((r.job_name, r.status.value) for r in opened.get_runs())
         busy = [opened.get_run_records(dg.RunsFilter(run_ids=[r.run_id]))[0] for r in opened.get_runs()]
-        made = Counter[str]()
-        for name in STAGES:
-            for record in opened.fetch_materializations(dg.AssetKey(name), limit=10_000).records:
-                event = record.asset_materialization
-                if event and event.metadata.get("made", dg.MetadataValue.bool(False)).value:
-                    made[f"{name} {event.partition}"] += 1
-        twice = sorted(key for key, count in made.items() if count > 1)
+        twice = made_twice(opened)
     seconds = sum((r.end_time or 0) - (r.start_time or 0) for r in busy)
     print("  runs: " + ", ".join(f"{count} {job} {status}" for (job, status), count in sorted(runs.items())))
     print(f"  computed twice: {twice or 'none'}")
