@@ -254,6 +254,29 @@ SPOT_EXPRESSION = Table(
     value="count",
 )
 
+_FIT = (
+    "rank correlation (Spearman) of the spots' sums of counts with the haematoxylin around them, over those on tissue"
+)
+
+SPOT_REGISTRATION = Table(
+    "spot_registration",
+    "whether a slide's measured spots fit its scan",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("verdict", pa.string(), "`ok`, or `suspect`: their scores mean little until that is explained"),
+            _column("orientation", pa.string(), "what fits best: `as given`, or what to do to the spots"),
+            _column("reason", pa.string(), "what is suspect, one line", nullable=True),
+            _column("n_spots", pa.int64(), "number of spots"),
+            _column("on_tissue", pa.float64(), "share of the spots on tissue, 0 to 1"),
+            _column("depth_rho", pa.float64(), f"{_FIT}; NULL if undefined", nullable=True),
+            _column("best_on_tissue", pa.float64(), "`on_tissue` in the orientation that fits best"),
+            _column("best_depth_rho", pa.float64(), "`depth_rho` in the orientation that fits best", nullable=True),
+        ]
+    ),
+    inline=True,
+)
+
 EVALUATION_METRICS = Table(
     "evaluation_metrics",
     "a slide's score for one gene, model and protocol",
@@ -360,6 +383,7 @@ TABLES: dict[str, Table] = {
         GIGAPATH_THROUGHPUT,
         STPATH_PREDICTIONS,
         SPOT_EXPRESSION,
+        SPOT_REGISTRATION,
         EVALUATION_METRICS,
         LINEAGE,
         FINGERPRINTS,

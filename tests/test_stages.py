@@ -64,7 +64,7 @@ CHANGES: dict[str, tuple[Change, set[str], str]] = {
     ),
     "spots": (
         lambda home, _: write_spots(home.parent, "a", count=9) and None,
-        {"spot_expression", "evaluation_metrics"}, "spots_sha256 ",
+        {"spot_expression", "spot_registration", "evaluation_metrics"}, "spots_sha256 ",
     ),
 }  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_scan_that_is_gone_or_replaced_is_said(home: Path) -> None:
 
 def test_a_slide_without_spots_has_nothing_to_do_there(home: Path) -> None:
     assert sa("add", home.parent / "a.tif", "--home", home, "--spots", "none").exit_code == 0
-    nothing = {"spot_expression": "–", "evaluation_metrics": "–"}
+    nothing = {"spot_expression": "–", "spot_registration": "–", "evaluation_metrics": "–"}
     assert states(home) == {**CURRENT, **nothing}
     assert sa("run", "--home", home).exit_code == 0
     assert ask(home, "select count(*) from spot_expression") == [(0,)]

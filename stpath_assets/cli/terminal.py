@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 100
 _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
-          "spot_expression": "spots", "evaluation_metrics": "metrics"}  # fmt: skip
+          "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
 @contextmanager
@@ -63,9 +63,12 @@ def results_table(rows: list[dict[str, Any]]) -> None:
             str(row["tiles"]),
             str(row["genes"]),
             "-" if r is None else f"{r:.3f}",
-            str(row["n_spots"] or "-"),
+            str(row["n_spots"] or "-") + (" ?" if row["suspect"] else ""),
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if any(row["suspect"] for row in rows):
+        console.print("\n? these spots may not belong to the scan: see spot_registration")
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from stpath_assets.prediction.predict import varies
 from stpath_assets.storage import Store
-from stpath_assets.tables import EVALUATION_METRICS, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_REGISTRATION, TILE_GRIDS
 
 
 def summarize(store: Store, slide_id: str) -> dict[str, Any]:
@@ -23,8 +23,16 @@ def summarize(store: Store, slide_id: str) -> dict[str, Any]:
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
-    """Return one row per slide for a table of results: slide, tiles, genes, mean r and spots."""
+    """Return one row per slide for a table of results: slide, tiles, genes, mean r, spots, and whether these are suspect."""
     for slide_id in slide_ids:
         genes, _ = varies(store, slide_id)
         tiles = store.row_count(TILE_GRIDS.name, slide_id)
-        yield {"slide_id": slide_id, "tiles": tiles, "genes": genes, **summarize(store, slide_id)}
+        numbers = {"tiles": tiles, "genes": genes, "suspect": is_suspect(store, slide_id)}
+        yield {"slide_id": slide_id, **numbers, **summarize(store, slide_id)}
+
+
+def is_suspect(store: Store, slide_id: str) -> bool:
+    """Return whether a slide has measured spots that do not fit its scan."""
+    if store.part(SPOT_REGISTRATION.name, slide_id) is None:
+        return False
+    return bool(store.read(SPOT_REGISTRATION.name, slide_id)["verdict"][0].as_py() == "suspect")

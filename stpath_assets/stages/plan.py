@@ -12,7 +12,7 @@ from typing import Any
 
 from stpath_assets import spots, weights
 from stpath_assets.errors import StpathError
-from stpath_assets.evaluation import metrics_from, score
+from stpath_assets.evaluation import metrics_from, registration, registration_from, score
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.prediction import predict
@@ -26,6 +26,7 @@ from stpath_assets.tables import (
     GIGAPATH_THROUGHPUT,
     SLIDES,
     SPOT_EXPRESSION,
+    SPOT_REGISTRATION,
     STPATH_PREDICTIONS,
     TILE_GRIDS,
 )
@@ -196,6 +197,11 @@ def _spots(plan: Plan, row: Registered) -> Fingerprint | None:
     return None if row.spots_uri is None else spots.spots_from(row)
 
 
+def _registration(plan: Plan, row: Registered) -> Fingerprint | None:
+    measured = plan.expected(SPOT_EXPRESSION.name, row)
+    return None if measured is None else registration_from(measured)
+
+
 def _metrics(plan: Plan, row: Registered) -> Fingerprint | None:
     measured = plan.expected(SPOT_EXPRESSION.name, row)
     return None if measured is None else metrics_from(plan.require(STPATH_PREDICTIONS.name, row), measured)
@@ -227,6 +233,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(STPATH_PREDICTIONS.name, (GIGAPATH_FEATURES.name,), predict.CODE_VERSION, _predictions),
         Stage(SPOT_EXPRESSION.name, (SLIDES.name,), spots.CODE_VERSION, _spots),
+        Stage(SPOT_REGISTRATION.name, (SPOT_EXPRESSION.name,), registration.CODE_VERSION, _registration),
         Stage(
             EVALUATION_METRICS.name, (STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name, TILE_GRIDS.name), score.CODE_VERSION,
             _metrics,

@@ -118,6 +118,22 @@ def to_by_gene(spec: Table, rows: pa.Table) -> ByGene:
     return ByGene(keys, of_genes["gene"].to_pylist(), flat.reshape(of_genes.num_rows, n).T)
 
 
+def blocks_of(spec: Table, source: Any, slide_id: str | None) -> Iterator[ByGene]:
+    """Yield a slide's by-gene part from a file, a row group of genes at a time. The CRC of every page is verified."""
+    assert spec.value is not None
+    columns = ["slide_id", *spec.keys, "gene", spec.value]
+    file, head = pq.ParquetFile(source, page_checksum_verification=True), None
+    for i in range(file.num_row_groups):
+        rows = file.read_row_group(i, columns)
+        if slide_id is not None:
+            rows = rows.filter(pc.field("slide_id") == slide_id)
+        of_keys = rows.filter(pc.is_null(rows["gene"]))
+        head = of_keys if head is None and of_keys.num_rows else head
+        if head is not None and rows.num_rows:
+            genes = rows.filter(pc.is_valid(rows["gene"]))
+            yield to_by_gene(spec, pa.concat_tables([head, genes]))
+
+
 def _value_type(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_) else type_
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from stpath_assets.errors import StorageError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import schema
-from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, read_parquet, to_by_gene
+from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, blocks_of, read_parquet, to_by_gene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.lake import NAME, Cursor, Lake, quote
@@ -196,6 +196,11 @@ class Store:
         with self._opened(table, slide_id) as (file, part):
             rows = read_parquet(file, [*spec.keys, "gene", spec.value], self._shared(part), wanted)
             return to_by_gene(spec, rows)
+
+    def read_blocks(self, table: str, slide_id: str) -> Iterator[ByGene]:
+        """Yield a slide's part of a by-gene table, some genes at a time in stored order, to save memory."""
+        with self._opened(table, slide_id) as (file, part):
+            yield from blocks_of(TABLES[table], file, self._shared(part))
 
     def fingerprint(self, table: str, slide_id: str) -> Fingerprint | None:
         """Return what a slide's part was made from, or None if there is no part."""

@@ -27,6 +27,7 @@ from stpath_assets.tables import (
     PART_TABLES,
     SLIDES,
     SPOT_EXPRESSION,
+    SPOT_REGISTRATION,
     STPATH_PREDICTIONS,
     TABLES,
     TILE_GRIDS,
@@ -99,6 +100,7 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         stage.write(GIGAPATH_THROUGHPUT.name, rows_of(GIGAPATH_THROUGHPUT, slide_id, encoder=["demo"]))
         stage.write_by_gene(STPATH_PREDICTIONS.name, tiles, [(GENES, EXPRESSION)], model="stpath-demo")
         stage.write_by_gene(SPOT_EXPRESSION.name, spots, [(GENES, COUNTS)])
+        stage.write(SPOT_REGISTRATION.name, rows_of(SPOT_REGISTRATION, slide_id, verdict=["ok"]))
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
 
 
@@ -118,8 +120,9 @@ FULL = {
     "gigapath_throughput": 1,
     "stpath_predictions": 6,
     "spot_expression": 4,
+    "spot_registration": 1,
     "evaluation_metrics": 2,
-    "lineage": 6,
+    "lineage": 7,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -184,7 +187,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 5}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 6}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -203,7 +206,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 12}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 14}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -215,7 +218,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 12}
+    assert counts(store) == {**FULL, "lineage": 14}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:

@@ -103,7 +103,9 @@ def write_any(store: Store, table: str, slide_id: str = "a", fingerprint: Finger
 def content(store: Store, table: str, slide_id: str) -> Any:
     """All that is read of a part, comparable; the order of rows is no part of a table."""
     if TABLES[table].by_gene:
-        part = store.read_by_gene(table, slide_id)
+        part, blocks = store.read_by_gene(table, slide_id), list(store.read_blocks(table, slide_id))
+        assert [gene for block in blocks for gene in block.genes] == part.genes
+        assert np.concatenate([block.values.T for block in blocks]).T.tolist() == part.values.tolist()
         return part.genes, {k: v.tolist() for k, v in part.keys.items()}, part.values.tolist()
     return sorted(repr(r) for r in store.read(table, slide_id).to_pylist())
 

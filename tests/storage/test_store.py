@@ -105,6 +105,10 @@ def test_predictions_of_any_genes_come_back(store: Store, genes: list[str], n: i
     np.testing.assert_array_equal(part.values, values)
     assert part.values.dtype == np.float32
     assert store.row_count(PREDICTIONS, "a") == n * len(genes)
+    read = list(store.read_blocks(PREDICTIONS, "a"))
+    assert [gene for block in read for gene in block.genes] == genes
+    np.testing.assert_array_equal(np.concatenate([np.empty((n, 0)), *(b.values for b in read)], axis=1), values)
+    assert all(block.keys["tile_id"].tolist() == tiles.tolist() for block in read)
     some = store.read_by_gene(PREDICTIONS, "a", [*genes[::-2], "no such gene"])
     wanted = [i for i, g in enumerate(genes) if g in set(genes[::-2])]
     assert some.genes == [genes[i] for i in wanted]

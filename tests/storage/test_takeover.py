@@ -140,6 +140,7 @@ def require_all(root: Path) -> None:
     assert counts == {
         "slides": 3, TILES: 9, FEATURES: 9, THROUGHPUT: 3, METRICS: 9, PREDICTIONS: 15, SPOTS: 15, "lineage": 18,
         "fingerprints": 18, "failures": 0, "quarantine": 0,
+            "spot_registration": 0,
     }  # fmt: skip
     assert old_files(root) == []
 

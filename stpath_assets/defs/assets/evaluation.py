@@ -1,21 +1,24 @@
-"""The `spot_expression` and `evaluation_metrics` assets: measured counts, and scores of the prediction."""
+"""The assets of what was measured: counts (`spot_expression`), whether they fit the scan (`spot_registration`), and the
+prediction's scores (`evaluation_metrics`).
+"""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from stpath_assets.defs.assets.batches import Results, each_slide
 from stpath_assets.defs.assets.metadata import picture
-from stpath_assets.defs.assets.recording import Report
+from stpath_assets.defs.assets.recording import Checked, Report
 from stpath_assets.defs.assets.spec import per_slide
-from stpath_assets.evaluation import store_metrics
+from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import store_spots
 from stpath_assets.storage import Store, pictures
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, SPOT_REGISTRATION
 
 
 @per_slide(
@@ -36,6 +39,39 @@ def _count_spots(store: Store, slide_id: str) -> int:
     if store.part(SPOT_EXPRESSION.name, slide_id) is None:
         return 0
     return len(store.read_by_gene(SPOT_EXPRESSION.name, slide_id, []).keys["spot_id"])
+
+
+FITS = "spots_fit_the_scan"
+
+
+@per_slide(
+    SPOT_REGISTRATION,
+    description="Spots that are mirrored, turned or of another section give scores that look like those of a weak model.",
+    checks={
+        FITS: "The measured spots lie on tissue, and no other orientation, resolution or section fits better.",
+    },
+)
+def spot_registration(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
+    """Check whether measured spots fit the scan."""
+    store = Store.of(settings)
+
+    def look(row: Registered) -> Report:
+        made = store_registration(store, row)
+        return Report(made, lambda: _fit(store, row.slide_id), _judge)
+
+    yield from each_slide(context, settings, SPOT_REGISTRATION, look)
+
+
+def _fit(store: Store, slide_id: str) -> dict[str, Any]:
+    if store.part(SPOT_REGISTRATION.name, slide_id) is None:
+        return {"verdict": "no spots"}
+    (found,) = store.read(SPOT_REGISTRATION.name, slide_id).drop(["slide_id"]).to_pylist()
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _judge(numbers: Mapping[str, Any]) -> Iterator[Checked]:
+    why = {"reason": numbers["reason"]} if "reason" in numbers else {}
+    yield Checked(FITS, numbers["verdict"] != "suspect", why, warns=True)
 
 
 @per_slide(
