@@ -285,7 +285,12 @@ EVALUATION_METRICS = Table(
             _SLIDE_ID,
             _column("gene", pa.string(), "gene symbol"),
             _MODEL,
-            _column("protocol", pa.string(), "how prediction and measurement were paired and compared"),
+            _column(
+                "protocol",
+                pa.string(),
+                "how they were paired, and the scale on which they were compared: `tutorial:raw_log1p` is log(1 + count), "
+                "`tutorial:cp10k_log1p` is log(1 + count per 10,000 counts of the spot)",
+            ),
             _column("n_spots", pa.int64(), "number of spots paired with a tile"),
             _column(
                 "pearson_r",
@@ -293,15 +298,39 @@ EVALUATION_METRICS = Table(
                 "Pearson correlation; NULL if either side is constant",
                 nullable=True,
             ),
-            _column("pearson_low", pa.float64(), "lower end of r's 95 % interval (Fisher z)", nullable=True),
-            _column("pearson_high", pa.float64(), "upper end of r's 95 % interval (Fisher z)", nullable=True),
+            _column("pearson_low", pa.float64(), "lower end of r's 95 % interval; NULL if undefined", nullable=True),
+            _column("pearson_high", pa.float64(), "upper end of r's 95 % interval; NULL if undefined", nullable=True),
+            _column(
+                "n_effective",
+                pa.float64(),
+                "number of independent spots that would give r the same variance (Dutilleul 1993), which the interval is for",
+                nullable=True,
+            ),
+            _column(
+                "r_depth",
+                pa.float64(),
+                "Pearson correlation of the measurement with the spots' log depth (sum of counts): what depth alone says",
+                nullable=True,
+            ),
+            _column(
+                "r_beyond_depth",
+                pa.float64(),
+                "partial correlation of prediction and measurement given the spots' log depth",
+                nullable=True,
+            ),
+            _column(
+                "noise_ceiling",
+                pa.float64(),
+                "correlation that knowing the expected counts would reach, from halves of the counts; NULL if they are too few",
+                nullable=True,
+            ),
             _column(
                 "r2",
                 pa.float64(),
                 "coefficient of determination; NULL if the measurement is constant",
                 nullable=True,
             ),
-            _column("mse", pa.float64(), "mean squared error, log1p counts squared"),
+            _column("mse", pa.float64(), "mean squared error, on the protocol's scale, squared"),
         ]
     ),
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stpath_assets.demo import TRAINED_ON, write_phantom
 from stpath_assets.demo.genes import vocabulary
-from stpath_assets.evaluation.score import score
+from stpath_assets.evaluation.scores import score
 from stpath_assets.features.encoders.demo import DIM, DemoEncoder
 from stpath_assets.prediction.predict import DEMO_WEIGHTS
 from stpath_assets.slides import Slide, open_slide
@@ -159,7 +159,7 @@ def _validate(state: dict[str, Tensor], held: Sample) -> float:
     """Return the mean Pearson r over the genes that vary, on the unmoved views."""
     with torch.no_grad():
         y = forward(state, held.views[0], held.xy_um, tokens.organ_id("Breast"), tokens.tech_id("Visium"))
-    return float(np.nanmean(score(y[:, GENES_FROM:].numpy(), held.counts.numpy())["pearson_r"]))
+    return float(np.nanmean(score(y[:, GENES_FROM:].numpy(), np.log1p(held.counts.numpy()))["pearson_r"]))
 
 
 def save(state: dict[str, Tensor], folder: Path) -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from stpath_assets.doctor import Check
 
 _SHOWN = 100
+_COLUMNS = """
+Means over genes, model {models}. r: Pearson, log1p of raw counts (protocol
+tutorial:raw_log1p); r cp10k: of counts per 10,000 (tutorial:cp10k_log1p); r of
+depth: what the spots' sums of counts alone reach; beyond: r given these sums."""
 _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
           "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
@@ -54,21 +58,24 @@ def progress_bars() -> Iterator[Listener]:
 
 
 def results_table(rows: list[dict[str, Any]]) -> None:
-    """Print the results of a run, one line per slide."""
-    table = Table("slide", "tiles", "genes", "mean r", "spots", box=None, header_style="bold")
+    """Print the results of a run, one line per slide, and what the columns are."""
+    names = ("slide", "tiles", "genes", "spots", "r", "r cp10k", "r of depth", "beyond")
+    table = Table(*names, box=None, header_style="bold")
+    means = ("mean_pearson_r", "mean_r_cp10k", "mean_r_depth", "mean_r_beyond_depth")
     for row in rows:
-        r = row.get("mean_pearson_r")
         table.add_row(
             row["slide_id"],
             str(row["tiles"]),
             str(row["genes"]),
-            "-" if r is None else f"{r:.3f}",
             str(row["n_spots"] or "-") + (" ?" if row["suspect"] else ""),
+            *(f"{row[name]:.3f}" if name in row else "-" for name in means),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    if any(row["n_spots"] for row in rows):
+        console.print(_COLUMNS.format(models=", ".join(sorted({row["model"] for row in rows}))))
     if any(row["suspect"] for row in rows):
-        console.print("\n? these spots may not belong to the scan: see spot_registration")
+        console.print("? these spots may not belong to the scan: see spot_registration")
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:
@@ -212,6 +219,6 @@ Phantoms, simulated counts and demo weights: no patient, no biology. The weights
 
 figures   {home / "figures"}
 ask       {program} sql --home {home} "select gene, round(pearson_r, 2) r, n_spots from evaluation_metrics
-              where slide_id = '{slide}' order by r desc limit 10"
+              where slide_id = '{slide}' and protocol = 'tutorial:raw_log1p' order by r desc limit 10"
 look      make dev          (or: DAGSTER_HOME={home / "dagster"} STPATH_HOME={home} python -m stpath_assets.defs.dev)"""
     )

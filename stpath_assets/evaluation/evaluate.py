@@ -1,18 +1,29 @@
 """Scores a slide's stored prediction against its measured spots, and stores `evaluation_metrics`.
 
-Reading measurements is in `spots`, scoring in `score`.
+    store_metrics(store, slide_id)
+
+Some genes are in memory at a time. Reading measurements is in `spots`, pairing in `pairing`, what is compared in `protocols`.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from stpath_assets.evaluation import score
+from stpath_assets.evaluation import protocols
+from stpath_assets.evaluation.intervals import Spacing, fisher
+from stpath_assets.evaluation.pairing import pair
+from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling
+from stpath_assets.evaluation.scores import Values, correlate, partial, score
+from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
 from stpath_assets.tiles import centers_of, require_current_grid, sides_of
+
+_GENES = 512  # scored at a time, so that memory does not grow with the panel
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,8 @@ class Paired:
 def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
     """Return the fingerprint of a slide's `evaluation_metrics` from those of its prediction and its spots."""
     facts = {k: v for k, v in measured.facts.items() if k not in predicted.facts}
-    return predicted.extend(EVALUATION_METRICS.name, score.CODE_VERSION, protocol=score.PROTOCOL, **facts)
+    names = [protocol.name for protocol in PROTOCOLS]
+    return predicted.extend(EVALUATION_METRICS.name, protocols.CODE_VERSION, protocols=names, **facts)
 
 
 def store_metrics(store: Store, slide_id: str) -> Outcome:
@@ -43,49 +55,113 @@ def store_metrics(store: Store, slide_id: str) -> Outcome:
     fingerprint = metrics_from(predicted_from, measured_from)
     if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
         return Outcome(fingerprint, False)
-    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id)
-    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id)
-    spot, tile = _pairs(store, slide_id, measured.keys)
-    notes = []
-    if len(spot) == 0:
-        notes.append(
-            f"{slide_id}: none of its {len(measured.keys['spot_id'])} spots lies on a tile, so its metrics are empty"
+    measured = read_depth(store, slide_id)
+    predicted_genes = [gene for block in store.read_blocks(STPATH_PREDICTIONS.name, slide_id) for gene in block.genes]
+    pairs = _pairs(store, slide_id, measured.xy_px)
+    notes, tables = [], [EVALUATION_METRICS.schema.empty_table()]
+    if len(pairs.spot) == 0:
+        notes.append(f"{slide_id}: none of its {len(measured.depth)} spots lies on a tile, so its metrics are empty")
+    else:
+        known = set(measured.genes)
+        missing = [gene for gene in predicted_genes if gene not in known]
+        if missing:
+            some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
+        shared = [gene for gene in predicted_genes if gene in known]
+        tables += metrics_of(
+            slide_id,
+            str(predicted_from.facts["model"]),
+            measured.depth[pairs.spot],
+            pairs.xy_um,
+            lambda genes: _values(store, slide_id, pairs, genes),
+            shared,
         )
-    table, missing = score.metrics_table(
-        slide_id,
-        str(predicted_from.facts["model"]),
-        predicted.genes,
-        predicted.values[tile],
-        measured.genes,
-        measured.values[spot],
-    )
-    if missing and len(spot):
-        some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
-    store.write(EVALUATION_METRICS.name, slide_id, table, fingerprint)
+    store.write(EVALUATION_METRICS.name, slide_id, pa.concat_tables(tables).combine_chunks(), fingerprint)
     return Outcome(fingerprint, True, tuple(notes))
 
 
-def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
-    """Return the paired values of those `genes` that are both predicted and measured."""
-    require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
-    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
-    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
-    spot, tile = _pairs(store, slide_id, measured.keys)
-    columns = {g: i for i, g in enumerate(measured.genes)}
+def metrics_of(
+    slide_id: str,
+    model: str,
+    depth: Values,
+    xy_um: Values,
+    read: Callable[[Sequence[str]], tuple[Values, Values]],
+    genes: Sequence[str],
+) -> Iterator[pa.Table]:
+    """Yield a slide's rows of `evaluation_metrics`, some genes at a time.
+
+    `depth` (K,) is the sum of each paired spot's counts over all measured genes, `xy_um` (K, 2) its place. `read(genes)` returns
+    predicted log1p expression and raw counts of some genes, each (K, G).
+    """
+    if not genes:
+        return
+    spacing = Spacing.of(xy_um)
+    for start in range(0, len(genes), _GENES):
+        part = genes[start : start + _GENES]
+        predicted, counts = read(part)
+        for protocol in PROTOCOLS:
+            scores = _scores(protocol, predicted, counts, depth, spacing)
+            columns = {name: pa.array(values, mask=np.isnan(values)) for name, values in scores.items()}
+            named = {"slide_id": slide_id, "model": model, "protocol": protocol.name}
+            repeated = {name: [value] * len(part) for name, value in named.items()}
+            rows = {**repeated, "gene": list(part), "n_spots": [len(depth)] * len(part), **columns}
+            yield pa.Table.from_pydict(rows, EVALUATION_METRICS.schema)
+
+
+def _scores(
+    protocol: Protocol, predicted: Values, counts: Values, depth: Values, spacing: Spacing
+) -> dict[str, Values]:
+    measured, log_depth = protocol.scale(counts, depth), np.log1p(depth)[:, None]
+    scores, n = score(predicted, measured), spacing.effective_n(predicted, measured)
+    low, high = fisher(scores["pearson_r"], n)
+    of_depth = correlate(measured, log_depth)
     return {
-        g: Paired(np.log1p(measured.values[spot, columns[g]].astype(float)), predicted.values[tile, i])
-        for i, g in enumerate(predicted.genes)
-        if g in columns and len(spot)
+        **scores,
+        "pearson_low": low,
+        "pearson_high": high,
+        "n_effective": n,
+        "r_depth": of_depth,
+        "r_beyond_depth": partial(scores["pearson_r"], correlate(predicted, log_depth), of_depth),
+        "noise_ceiling": noise_ceiling(counts, depth, protocol.scale),
     }
 
 
-def _pairs(
-    store: Store, slide_id: str, spot_keys: dict[str, npt.NDArray]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
+    """Return the paired values of those `genes` that are both predicted and measured, on the scale of `protocols.RAW`."""
+    require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
+    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
+    pairs = _pairs(store, slide_id, np.stack([measured.keys["x_px"], measured.keys["y_px"]], axis=1))
+    columns = {g: i for i, g in enumerate(measured.genes)}
+    return {
+        g: Paired(np.log1p(measured.values[pairs.spot, columns[g]].astype(float)), predicted.values[pairs.tile, i])
+        for i, g in enumerate(predicted.genes)
+        if g in columns and len(pairs.spot)
+    }
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Indices of K spots and of their tiles, and the places of these spots, (K, 2) µm."""
+
+    spot: npt.NDArray[np.intp]
+    tile: npt.NDArray[np.intp]
+    xy_um: Values
+
+
+def _pairs(store: Store, slide_id: str, xy_px: Values) -> _Pairs:
     tiles = store.read(TILE_GRIDS.name, slide_id)
-    xy = np.stack([spot_keys["x_px"], spot_keys["y_px"]], axis=1).astype(np.float64)
     side_px, side_y_px = sides_of(tiles)
     # Distances are physical: scaled to pixels of x, in which a tile is square even if the scan's pixels are not.
-    square = (1.0, side_px / side_y_px)
-    return score.pair(xy * square, centers_of(tiles) * square, side_px)
+    xy = xy_px.astype(np.float64) * (1.0, side_px / side_y_px)
+    spot, tile = pair(xy, centers_of(tiles) * (1.0, side_px / side_y_px), side_px)
+    um_per_px = tiles["tile_px"][0].as_py() * tiles["mpp"][0].as_py() / side_px
+    return _Pairs(spot, tile, xy[spot] * um_per_px)
+
+
+def _values(store: Store, slide_id: str, pairs: _Pairs, genes: Sequence[str]) -> tuple[Values, Values]:
+    """Return predicted values and counts of pairs, each (K, G), in the order of `genes`, which both have."""
+    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
+    assert predicted.genes == measured.genes == list(genes)
+    return predicted.values[pairs.tile].astype(np.float64), measured.values[pairs.spot].astype(np.float64)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import scipy
 
 from stpath_assets.slides import Registered, Slide
+from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import SPOT_EXPRESSION, SPOT_REGISTRATION
@@ -206,9 +207,9 @@ def store_registration(store: Store, row: Registered) -> Outcome:
     fingerprint = registration_from(measured_from)
     if store.is_current(SPOT_REGISTRATION.name, row.slide_id, fingerprint):
         return Outcome(fingerprint, False)
-    xy_px, depth = _depth(store, row.slide_id)
+    spots = read_depth(store, row.slide_id)
     with row.open() as slide:
-        found = check_registration(Ground.of(slide), xy_px, depth)
+        found = check_registration(Ground.of(slide), spots.xy_px, spots.depth)
     values = {
         "slide_id": row.slide_id,
         "verdict": found.verdict,
@@ -224,15 +225,6 @@ def store_registration(store: Store, row: Registered) -> Outcome:
     store.write(SPOT_REGISTRATION.name, row.slide_id, table, fingerprint)
     doubt = () if found.reason is None else (f"{row.slide_id}: its spots are suspect: {found.reason}",)
     return Outcome(fingerprint, True, doubt)
-
-
-def _depth(store: Store, slide_id: str) -> tuple[Points, npt.NDArray[np.float64]]:
-    """Return the places (N, 2) and the depth (N,) of stored spots."""
-    depth: npt.NDArray[np.float64] | float = 0.0
-    for block in store.read_blocks(SPOT_EXPRESSION.name, slide_id):
-        depth = depth + block.values.sum(axis=1, dtype=np.float64)
-        keys = block.keys
-    return np.stack([keys["x_px"], keys["y_px"]], axis=1).astype(np.float64), np.asarray(depth)
 
 
 def _or_null(value: float) -> float | None:

@@ -5,30 +5,51 @@ from typing import Any
 
 import numpy as np
 
+from stpath_assets.evaluation.protocols import CP10K, RAW
 from stpath_assets.prediction.predict import varies
 from stpath_assets.storage import Store
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_REGISTRATION, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_REGISTRATION, STPATH_PREDICTIONS, TILE_GRIDS
+
+_MEANS = {
+    "mean_pearson_r": (RAW.name, "pearson_r"),
+    "mean_r_cp10k": (CP10K.name, "pearson_r"),
+    "mean_r_beyond_depth": (RAW.name, "r_beyond_depth"),
+    "mean_r_depth": (RAW.name, "r_depth"),
+}
 
 
 def summarize(store: Store, slide_id: str) -> dict[str, Any]:
-    """Return a slide's `scored_genes`, `n_spots`, and `mean_pearson_r` if any gene has one."""
+    """Return a slide's `scored_genes`, `n_spots`, and means over the genes for which a score is defined: `mean_pearson_r` of
+    `tutorial:raw_log1p` and its `r_beyond_depth` and `r_depth`, and r of `tutorial:cp10k_log1p`. `undefined_r` counts the genes
+    without an r.
+    """
     scored = store.part(EVALUATION_METRICS.name, slide_id) is not None
     rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist() if scored else []
-    r = [m["pearson_r"] for m in rows if m["pearson_r"] is not None]
-    return {
-        "scored_genes": len(rows),
-        "n_spots": rows[0]["n_spots"] if rows else 0,
-        **({"mean_pearson_r": float(np.mean(r))} if r else {}),
+    raw = [row for row in rows if row["protocol"] == RAW.name]
+    numbers: dict[str, Any] = {
+        "scored_genes": len(raw),
+        "n_spots": raw[0]["n_spots"] if raw else 0,
+        "undefined_r": sum(row["pearson_r"] is None for row in raw),
     }
+    for name, (protocol, column) in _MEANS.items():
+        values = [row[column] for row in rows if row["protocol"] == protocol and row[column] is not None]
+        if values:
+            numbers[name] = float(np.mean(values))
+    return numbers
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
-    """Return one row per slide for a table of results: slide, tiles, genes, mean r, spots, and whether these are suspect."""
+    """Return one row per slide for a table of results: model, tiles, genes, means, spots, and whether these are suspect."""
     for slide_id in slide_ids:
         genes, _ = varies(store, slide_id)
-        tiles = store.row_count(TILE_GRIDS.name, slide_id)
-        numbers = {"tiles": tiles, "genes": genes, "suspect": is_suspect(store, slide_id)}
-        yield {"slide_id": slide_id, **numbers, **summarize(store, slide_id)}
+        model = store.require(STPATH_PREDICTIONS.name, slide_id).facts["model"]
+        numbers = {"tiles": store.row_count(TILE_GRIDS.name, slide_id), "genes": genes, "model": model}
+        yield {
+            "slide_id": slide_id,
+            **numbers,
+            "suspect": is_suspect(store, slide_id),
+            **summarize(store, slide_id),
+        }
 
 
 def is_suspect(store: Store, slide_id: str) -> bool:

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from stpath_assets.evaluation.evaluate import read_pairs
+from stpath_assets.evaluation.protocols import RAW
 from stpath_assets.prediction.maps import genes_to_draw
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
@@ -19,7 +20,8 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
     if made_from is None:
         pictures.keep_only(store.home, row.slide_id, "scatter", [])
         return {}
-    scores = {m["gene"]: m["pearson_r"] for m in store.read(EVALUATION_METRICS.name, row.slide_id).to_pylist()}
+    metrics = store.read(EVALUATION_METRICS.name, row.slide_id).to_pylist()
+    scores = {m["gene"]: m["pearson_r"] for m in metrics if m["protocol"] == RAW.name}
     chosen = [g for g in genes_to_draw(store, row.slide_id, settings) if g in scores]
     paths = {g: pictures.path_of(store.home, row.slide_id, "scatter", g) for g in chosen}
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]

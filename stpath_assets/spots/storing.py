@@ -1,8 +1,10 @@
 """Stores a slide's measured counts by gene in `spot_expression`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stpath_assets.errors import SpotsError
 from stpath_assets.slides import Registered
@@ -52,3 +54,22 @@ def store_spots(store: Store, row: Registered) -> Outcome:
     )
     store.write_by_gene(SPOT_EXPRESSION.name, row.slide_id, keys, blocks, fingerprint)
     return Outcome(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What the stored spots of a slide have in all: centres `xy_px` (N, 2) float64, level-0 pixels; `depth` (N,) float64, the sum
+    of each spot's counts; and the measured genes.
+    """
+
+    xy_px: npt.NDArray[np.float64]
+    depth: npt.NDArray[np.float64]
+    genes: list[str]
+
+
+def read_depth(store: Store, slide_id: str) -> Depth:
+    """Return what a slide's stored spots have in all. Some genes are in memory at a time."""
+    genes, depth, keys = list[str](), np.zeros(1), dict[str, npt.NDArray]()
+    for block in store.read_blocks(SPOT_EXPRESSION.name, slide_id):
+        genes, keys, depth = genes + block.genes, block.keys, depth + block.values.sum(axis=1, dtype=np.float64)
+    return Depth(np.stack([keys["x_px"], keys["y_px"]], axis=1).astype(np.float64), depth, genes)

@@ -12,7 +12,7 @@ from typing import Any
 
 from stpath_assets import spots, weights
 from stpath_assets.errors import StpathError
-from stpath_assets.evaluation import metrics_from, registration, registration_from, score
+from stpath_assets.evaluation import metrics_from, protocols, registration, registration_from
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.prediction import predict
@@ -235,7 +235,9 @@ STAGES: dict[str, Stage] = {
         Stage(SPOT_EXPRESSION.name, (SLIDES.name,), spots.CODE_VERSION, _spots),
         Stage(SPOT_REGISTRATION.name, (SPOT_EXPRESSION.name,), registration.CODE_VERSION, _registration),
         Stage(
-            EVALUATION_METRICS.name, (STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name, TILE_GRIDS.name), score.CODE_VERSION,
+            EVALUATION_METRICS.name,
+            # The last waits for all others, so that a run ends with one error.
+            (STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name, TILE_GRIDS.name), protocols.CODE_VERSION,
             _metrics,
         ),
     )
