@@ -1,6 +1,7 @@
 """H&E whole-slide scans to predicted spatial gene expression.
 
-Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. They read the settings of
+Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. `evaluate` scores it against measured
+spots, `plot` draws a gene. They read the settings of
 STPATH_HOME and the environment; `settings()` shows which values hold and where each comes from. Names are imported on first
 use: importing the package imports neither torch nor dagster.
 """
@@ -10,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 from stpath_assets.version import __version__
 
 if TYPE_CHECKING:
+    from stpath_assets.evaluation import evaluate, plot
     from stpath_assets.features import embed
     from stpath_assets.prediction import Context, predict_expression
     from stpath_assets.settings import load_settings as settings
     from stpath_assets.slides import open_slide
     from stpath_assets.tiles import tile
 
-__all__ = ["Context", "__version__", "embed", "open_slide", "predict_expression", "settings", "tile"]
+__all__ = [
+    "Context",
+    "__version__",
+    "embed",
+    "evaluate",
+    "open_slide",
+    "plot",
+    "predict_expression",
+    "settings",
+    "tile",
+]
 
 _WHERE = {
     "open_slide": "slides",
@@ -24,6 +36,8 @@ _WHERE = {
     "embed": "features",
     "predict_expression": "prediction",
     "Context": "prediction",
+    "evaluate": "evaluation",
+    "plot": "evaluation",
 }
 
 

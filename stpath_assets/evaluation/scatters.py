@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from stpath_assets.evaluation.evaluate import read_pairs
+from stpath_assets.evaluation.comparisons import said
 from stpath_assets.evaluation.protocols import RAW
+from stpath_assets.evaluation.storing import read_pairs, read_scores
 from stpath_assets.prediction.maps import genes_to_draw
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
@@ -20,8 +21,7 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
     if made_from is None:
         pictures.keep_only(store.home, row.slide_id, "scatter", [])
         return {}
-    metrics = store.read(EVALUATION_METRICS.name, row.slide_id).to_pylist()
-    scores = {m["gene"]: m["pearson_r"] for m in metrics if m["protocol"] == RAW.name}
+    scores = read_scores(store, row.slide_id, RAW.name)
     chosen = [g for g in genes_to_draw(store, row.slide_id, settings) if g in scores]
     paths = {g: pictures.path_of(store.home, row.slide_id, "scatter", g) for g in chosen}
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]
@@ -30,7 +30,7 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
             paired.measured_log1p,
             paired.predicted_log1p,
             title=f"{row.slide_id}: {gene}",
-            pearson_r=scores[gene],
+            score=said(scores[gene]),
             demo=made_from.facts["model"] == "stpath-demo",
         )
         pictures.save(figure, paths[gene], made_from.digest)
@@ -38,18 +38,19 @@ def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str
     return paths
 
 
-def scatter(
-    measured_log1p: npt.NDArray, predicted_log1p: npt.NDArray, *, title: str, pearson_r: float | None, demo: bool
-) -> Figure:
-    """Plot predicted against measured log1p expression of the K paired spots, each (K,), with r in the title."""
+def scatter(measured_log1p: npt.NDArray, predicted_log1p: npt.NDArray, *, title: str, score: str, demo: bool) -> Figure:
+    """Plot predicted against measured log1p expression of the K paired spots, each (K,), and the line on which both are equal."""
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.scatter(measured_log1p, predicted_log1p, s=12, alpha=0.55, color="#5b2a86", linewidths=0)
     axes.set_xlabel("measured, log1p count")
     axes.set_ylabel("predicted, log1p expression")
-    r = "r undefined" if pearson_r is None else f"r = {pearson_r:.3f}"
-    axes.set_title(
-        f"{title}: {r}, n = {len(measured_log1p)}" + (f"\n{pictures.DEMO_NOTE}" if demo else ""), fontsize=10
-    )
+    ends = [
+        float(min(measured_log1p.min(), predicted_log1p.min())),
+        float(max(measured_log1p.max(), predicted_log1p.max())),
+    ]
+    axes.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--", label="equal")
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    axes.set_title(f"{title}\n{score}" + (f"\n{pictures.DEMO_NOTE}" if demo else ""), fontsize=10)
     axes.grid(alpha=0.25)
     return figure

@@ -72,7 +72,7 @@ def test_a_slide_without_spots_has_no_metrics(demo_home: Path) -> None:
 
 def test_figures_are_pictures_of_the_slides(demo_home: Path) -> None:
     maps = sorted((demo_home / "figures" / "phantom_B").glob("*.png"))
-    assert {"map_EPCAM.png", "scatter_EPCAM.png"} <= {p.name for p in maps}
+    assert {"map_EPCAM.png", "scatter_EPCAM.png", "compare_EPCAM.png"} <= {p.name for p in maps}
     assert not list((demo_home / "figures" / "phantom_C").glob("scatter_*"))
     with Image.open(demo_home / "figures" / "phantom_B" / "map_EPCAM.png") as picture:
         assert min(picture.size) > 300

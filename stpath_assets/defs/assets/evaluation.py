@@ -12,6 +12,7 @@ from stpath_assets.defs.assets.metadata import picture
 from stpath_assets.defs.assets.recording import Checked, Report
 from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.evaluation import store_metrics, store_registration
+from stpath_assets.evaluation.comparisons import draw_comparisons
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.settings import Settings
@@ -84,12 +85,15 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
 
     def score(row: Registered) -> Report:
         made = store_metrics(store, row.slide_id)
-        scatters = draw_scatters(store, row, settings)
+        scatters, comparisons = draw_scatters(store, row, settings), draw_comparisons(store, row, settings)
 
         def describe() -> dict[str, Any]:
-            small = pictures.small_jpegs_of(scatters, 360)
-            numbers = summarize(store, row.slide_id)
-            return {**numbers, **{f"scatter_{gene}": picture(uri, gene) for gene, uri in small.items()}}
+            drawn = {
+                "compare": pictures.small_jpegs_of(comparisons, 620),
+                "scatter": pictures.small_jpegs_of(scatters, 360),
+            }
+            shown = {f"{kind}_{gene}": picture(uri, gene) for kind, of in drawn.items() for gene, uri in of.items()}
+            return {**summarize(store, row.slide_id), **shown}
 
         return Report(made, describe)
 

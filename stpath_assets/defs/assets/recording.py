@@ -24,7 +24,7 @@ _CODE_VERSION = "dagster/code_version"
 _DATA_VERSION = "dagster/data_version"
 _GIVEN = "dagster/data_version_is_user_provided"
 # Ours: the form of the metadata, which checks read again from an earlier event. Raised when a name is added.
-_FORM, _FORM_NOW = "stpath/metadata", "3"
+_FORM, _FORM_NOW = "stpath/metadata", "4"
 _INPUT_VERSION = "dagster/input_data_version/"
 _INPUT_EVENT = "dagster/input_event_pointer/"
 

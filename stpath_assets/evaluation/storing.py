@@ -126,6 +126,12 @@ def _scores(
     }
 
 
+def read_scores(store: Store, slide_id: str, protocol: str) -> dict[str, dict[str, float | None]]:
+    """Return the stored scores of a slide's genes on one protocol's scale, by gene and column."""
+    rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist()
+    return {row["gene"]: row for row in rows if row["protocol"] == protocol}
+
+
 def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
     """Return the paired values of those `genes` that are both predicted and measured, on the scale of `protocols.RAW`."""
     require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)

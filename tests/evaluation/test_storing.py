@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from stpath_assets.evaluation import evaluate
-from stpath_assets.evaluation.evaluate import metrics_of
+from stpath_assets.evaluation import storing
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.protocols import PROTOCOLS, noise_ceiling
 from stpath_assets.evaluation.scores import correlate, partial, score
+from stpath_assets.evaluation.storing import metrics_of
 from stpath_assets.tables import EVALUATION_METRICS
 
 K = 60
@@ -75,7 +75,7 @@ def test_genes_are_read_and_scored_some_at_a_time(monkeypatch: pytest.MonkeyPatc
     section = Section(25)
     whole = section.rows()
     assert section.asked == [25]
-    monkeypatch.setattr(evaluate, "_GENES", 10)
+    monkeypatch.setattr(storing, "_GENES", 10)
     again = Section(25)
     order = [("protocol", "ascending"), ("gene", "ascending")]
     found, expected = (table.sort_by(order).drop(["noise_ceiling"]).to_pydict() for table in (again.rows(), whole))

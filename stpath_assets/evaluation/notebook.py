@@ -1,0 +1,90 @@
+"""Scores and pictures of a prediction in a notebook, without a data root.
+
+scores = sa.evaluate(pred, "visium/outs")
+sa.plot(pred, ["ERBB2", "CD74"], "visium/outs")
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpath_assets.errors import SpotsError, VocabularyError
+from stpath_assets.evaluation.pairing import pair
+from stpath_assets.evaluation.protocols import CP10K
+from stpath_assets.evaluation.scores import Values
+from stpath_assets.evaluation.storing import metrics_of
+from stpath_assets.spots import Spots, read_spots
+from stpath_assets.tiles import TILE_PX
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFrame":
+    """Score a prediction of `predict_expression` against measured spots, as the platform does.
+
+    `spots` is what `stpath-assets add --spots` takes, on the same scan. Returns the columns of `evaluation_metrics`, a row for
+    each gene that was measured and each protocol (docs/evaluation.md). Raises `SpotsError` if spots cannot be read, or if none
+    of them lies on a tile.
+    """
+    import pandas as pd
+
+    measured, side_px = _read(spots), _side_px(pred)
+    spot, tile = pair(measured.xy_px, pred.obsm["spatial"], side_px)
+    if not len(spot):
+        raise SpotsError(f"none of the {len(measured.spot_ids)} spots lies on a tile; are they of this scan?")
+    columns = {gene: i for i, gene in enumerate(measured.genes)}
+    genes = [gene for gene in pred.var_names if gene in columns]
+    depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()
+
+    def read(some: Sequence[str]) -> tuple[Values, Values]:
+        counts = measured.counts[:, [columns[gene] for gene in some]].toarray()
+        return np.asarray(pred[:, list(some)].X, np.float64)[tile], counts[spot].astype(np.float64)
+
+    xy_um = measured.xy_px[spot] * float(pred.uns["histo"]["slide_mpp"])
+    slide_id = str(pred.obs["library_id"].iloc[0])
+    tables = list(metrics_of(slide_id, str(pred.uns["histo"]["model"]), depth[spot], xy_um, read, genes))
+    return pd.concat([table.to_pandas() for table in tables], ignore_index=True) if tables else pd.DataFrame()
+
+
+def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = None) -> "Figure":
+    """Draw a gene's prediction on its tiles, beside the measurement (log1p of counts per 10,000) if spots are given.
+
+    Returns a figure, which a notebook shows. Raises `VocabularyError` for a gene that was not predicted, `SpotsError` for one
+    that was not measured.
+    """
+    from stpath_assets.evaluation.comparisons import Layout, comparison
+
+    if gene not in set(pred.var_names):
+        raise VocabularyError(f"{gene}: is not among the {pred.n_vars} predicted genes; predict it first")
+    mpp, side_px = float(pred.uns["histo"]["slide_mpp"]), _side_px(pred)
+    places, values = np.empty((0, 2)), None
+    if spots is not None:
+        measured = _read(spots)
+        if gene not in measured.genes:
+            raise SpotsError(f"{gene}: was not measured")
+        depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()
+        counts = measured.counts[:, [measured.genes.index(gene)]].toarray().astype(np.float64)
+        places, values = measured.xy_px, CP10K.scale(counts, depth)[:, 0]
+    layout = Layout(np.asarray(pred.obsm["spatial"]), (side_px, side_px), places, (mpp, mpp))
+    histo: Any = pred.uns["histo"]
+    return comparison(
+        layout,
+        np.asarray(pred[:, [gene]].X)[:, 0],
+        values,
+        title=f"{pred.obs['library_id'].iloc[0]}: {gene}",
+        demo=histo["model"] == "stpath-demo",
+    )
+
+
+def _read(spots: str | Path | Spots) -> Spots:
+    return spots if isinstance(spots, Spots) else read_spots(Path(spots))
+
+
+def _side_px(pred: "anndata.AnnData") -> float:
+    """Return a tile's side in level-0 pixels; GigaPath's tiles have 224 pixels at the tiles' scale."""
+    return TILE_PX * float(pred.uns["histo"]["mpp"]) / float(pred.uns["histo"]["slide_mpp"])

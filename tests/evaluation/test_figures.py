@@ -1,0 +1,63 @@
+"""Pictures of measured and predicted expression: what they show, and what those made with demo weights say."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from stpath_assets.evaluation import scatters
+from stpath_assets.evaluation.comparisons import Layout, comparison, said
+
+SCORE = {"pearson_r": 0.5, "pearson_low": 0.21, "pearson_high": 0.7, "n_spots": 20}
+
+
+def scatter(demo: bool = False) -> Figure:
+    x = np.linspace(0, 3, 20)
+    return scatters.scatter(x, x * 0.5, title="C2: EPCAM", score=said(SCORE), demo=demo)
+
+
+def test_a_score_is_said_with_its_interval_and_spots() -> None:
+    assert said(SCORE) == "r = 0.50 (0.21 to 0.70), 20 spots"
+    nothing = {"pearson_low": None, "pearson_high": None, "n_spots": 3}
+    assert said({"pearson_r": 0.5, **nothing}) == "r = 0.50, 3 spots"
+    assert said({"pearson_r": None, **nothing}) == "r undefined, 3 spots"
+
+
+def test_a_scatter_shows_each_spot_and_the_line_on_which_both_are_equal() -> None:
+    axes = scatter().axes[0]
+    assert axes.get_title() == "C2: EPCAM\nr = 0.50 (0.21 to 0.70), 20 spots"
+    offsets = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(offsets[:, 1], offsets[:, 0] * 0.5)
+    np.testing.assert_allclose(*axes.lines[0].get_data())
+
+
+def test_what_demo_weights_made_says_so() -> None:
+    assert "demo weights, not biology" in scatter(demo=True).axes[0].get_title()
+    assert "demo" not in scatter(demo=False).axes[0].get_title()
+
+
+@pytest.fixture
+def layout() -> Layout:
+    tiles = np.stack(np.meshgrid(np.arange(4), np.arange(3)), axis=-1).reshape(-1, 2) * 200.0 + 1000
+    return Layout(tiles, (200.0, 200.0), tiles[:5] + 30, (0.5, 0.5))
+
+
+def test_measured_and_predicted_have_one_colour_scale_and_one_place(layout: Layout) -> None:
+    predicted, measured = np.linspace(0, 2, 12), np.linspace(1, 6, 5)
+    figure = comparison(layout, predicted, measured, title="t", scan=(np.zeros((20, 30, 3), np.uint8), (3000, 2000)))
+    scan, of_spots, of_tiles = figure.axes[:3]
+    (circles,), (squares,) = of_spots.collections, of_tiles.collections
+    assert circles.get_clim() == squares.get_clim() == (0.0, 6.0)
+    np.testing.assert_allclose(circles.get_offsets(), layout.spots_px * 0.0005)
+    np.testing.assert_allclose(circles.get_array(), measured)
+    np.testing.assert_allclose(squares.get_array(), predicted)
+    # Tissue with a margin, not the whole glass: centres from 0.5 to 0.8 mm, a tile is 0.1 mm.
+    for axes in (scan, of_spots, of_tiles):
+        assert axes.get_xlim() == pytest.approx((0.35, 0.965))
+        assert axes.get_ylim() == pytest.approx((0.85, 0.35))
+
+
+def test_without_spots_or_scan_their_panels_are_left_out(layout: Layout) -> None:
+    figure = comparison(layout, np.arange(12.0), None, title="t", demo=True)
+    predicted, bar = figure.axes
+    assert "demo weights, not biology" in predicted.get_title()
+    assert bar.get_label() == "<colorbar>"
