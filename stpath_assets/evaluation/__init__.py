@@ -1,10 +1,12 @@
 """Evaluation: how well predictions agree with the measured expression of a slide's spots.
 
 `registration` checks whether spots fit their scan at all. `pairing` finds each spot's tile, `protocols` says on which scale they
-are compared, `scores` and `intervals` are the statistics, and `storing` keeps rows of `evaluation_metrics`. Measurements are
+are compared, `scores` and `intervals` are the statistics, and `storing` keeps rows of `evaluation_metrics`. `fitting` fits
+predictors to measured slides. Measurements are
 read in `spots`; predictions are made in `prediction`.
 """
 
+from stpath_assets.evaluation.fitting import fit
 from stpath_assets.evaluation.notebook import evaluate, plot
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import CP10K, PROTOCOLS, RAW
@@ -18,6 +20,7 @@ __all__ = [
     "Paired",
     "check_registration",
     "evaluate",
+    "fit",
     "metrics_from",
     "pair",
     "plot",

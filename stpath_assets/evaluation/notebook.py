@@ -33,7 +33,7 @@ def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFram
     """
     import pandas as pd
 
-    measured, side_px = _read(spots), _side_px(pred)
+    measured, side_px = read_measured(spots), _side_px(pred)
     spot, tile = pair(measured.xy_px, pred.obsm["spatial"], side_px)
     if not len(spot):
         raise SpotsError(f"none of the {len(measured.spot_ids)} spots lies on a tile; are they of this scan?")
@@ -64,7 +64,7 @@ def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = 
     mpp, side_px = float(pred.uns["histo"]["slide_mpp"]), _side_px(pred)
     places, values = np.empty((0, 2)), None
     if spots is not None:
-        measured = _read(spots)
+        measured = read_measured(spots)
         if gene not in measured.genes:
             raise SpotsError(f"{gene}: was not measured")
         depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()
@@ -81,7 +81,8 @@ def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = 
     )
 
 
-def _read(spots: str | Path | Spots) -> Spots:
+def read_measured(spots: str | Path | Spots) -> Spots:
+    """Return measured spots, read from what `stpath-assets add --spots` takes unless they are given as they are."""
     return spots if isinstance(spots, Spots) else read_spots(Path(spots))
 
 
