@@ -6,7 +6,7 @@ Detects the format of a path, reads it (`formats`), and refuses data that cannot
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy
 
 from stpath_assets.errors import SpotsError, StorageError
-from stpath_assets.spots.formats.base import Measured, are_counts, refuse_twice
+from stpath_assets.spots.formats.base import Measured, first_no_count, refuse_twice
 from stpath_assets.spots.formats.h5ad import read_h5ad
 from stpath_assets.spots.formats.her2st import read_her2st
 from stpath_assets.spots.formats.visium import read_visium
@@ -70,18 +70,17 @@ def read_spots(path: Path) -> Spots:
     _check_positions(measured, next((f for name, f in found.files.items() if _HOLDS_POSITIONS.search(name)), file))
     _check_counts(measured, file)
     columns, notes = _one_column_a_gene(measured, file)
-    counts = scipy.sparse.csc_matrix(measured.counts[:, columns], dtype=np.int32)
+    about = replace(measured, counts=scipy.sparse.csr_matrix((0, 0)))
+    # One form of the matrix after the other: each is as large as all the rest.
+    held = measured.counts
+    del measured
+    counts = scipy.sparse.csc_matrix(held, dtype=np.int32)
+    del held
+    counts = counts[:, columns]
     counts.sum_duplicates()
     counts.eliminate_zeros()
-    return Spots(
-        measured.spot_ids,
-        measured.xy_px,
-        [measured.genes[i] for i in columns],
-        counts,
-        found.form,
-        [*measured.notes, *notes],
-        measured.spot_diameter_px,
-    )
+    genes, notes = [about.genes[i] for i in columns], [*about.notes, *notes]
+    return Spots(about.spot_ids, about.xy_px, genes, counts, found.form, notes, about.spot_diameter_px)
 
 
 def spots_fingerprint(path: Path) -> str:
@@ -177,16 +176,16 @@ def _check_positions(measured: Measured, file: Path) -> None:
 def _check_counts(measured: Measured, file: Path) -> None:
     where = f" in {measured.held_in}" if measured.held_in else ""
     put = "put raw counts into layers['counts']" if measured.held_in else "give the raw counts"
-    entries = measured.counts.tocoo()
-    wrong = ~are_counts(entries.data)
-    if wrong.any():
-        first = int(wrong.argmax())
-        spot, gene = measured.spot_ids[entries.row[first]], measured.genes[entries.col[first]]
+    counts = measured.counts
+    first = first_no_count(counts.data)
+    if first is not None:
+        spot = measured.spot_ids[int(np.searchsorted(counts.indptr, first, side="right")) - 1]
+        gene = measured.genes[counts.indices[first]]
         raise SpotsError(
-            f"{file}: these are not raw counts{where}: gene {gene} has {entries.data[first]:g} in spot {spot}, "
+            f"{file}: these are not raw counts{where}: gene {gene} has {counts.data[first]:g} in spot {spot}, "
             f"and counts are whole numbers from 0; {put}"
         )
-    if not entries.data.any():
+    if not counts.data.any():
         raise SpotsError(f"{file}: all counts{where} are 0; {put}")
 
 

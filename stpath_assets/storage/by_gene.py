@@ -4,6 +4,7 @@ Pages carry CRCs, which every read here verifies. Files are opened and closed he
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,33 @@ def to_by_gene(spec: Table, rows: pa.Table) -> ByGene:
     flat = of_genes[spec.value].combine_chunks().flatten().to_numpy()
     n = len(next(iter(keys.values())))
     return ByGene(keys, of_genes["gene"].to_pylist(), flat.reshape(of_genes.num_rows, n).T)
+
+
+def read_genes(spec: Table, source: Any, slide_id: str | None, genes: Sequence[str]) -> ByGene:
+    """Return some genes of a slide's by-gene part from a file, in stored order; those that it does not have are left out.
+
+    Only row groups that may hold one of them are read: a filter on many genes would read and unpack them all.
+    """
+    assert spec.value is not None
+    file, wanted = pq.ParquetFile(source, page_checksum_verification=True), sorted(genes)
+    about = file.metadata
+    of_gene = next(i for i in range(about.num_columns) if about.schema.column(i).path == "gene")
+    chosen = [
+        i for i in range(about.num_row_groups) if _may_hold(about.row_group(i).column(of_gene).statistics, wanted)
+    ]
+    rows = file.read_row_groups(chosen, ["slide_id", *spec.keys, "gene", spec.value])
+    kept = pc.field("gene").isin(pa.array(wanted, pa.string())) | pc.field("gene").is_null()
+    if slide_id is not None:
+        kept &= pc.field("slide_id") == slide_id
+    return to_by_gene(spec, rows.filter(kept))
+
+
+def _may_hold(statistics: Any, wanted: Sequence[str]) -> bool:
+    """Return whether a row group may hold the row of the keys, whose gene is NULL, or one of some genes in ascending order."""
+    if statistics is None or not statistics.has_min_max or statistics.null_count != 0:
+        return True
+    first = bisect_left(wanted, statistics.min)
+    return first < len(wanted) and wanted[first] <= statistics.max
 
 
 def blocks_of(spec: Table, source: Any, slide_id: str | None) -> Iterator[ByGene]:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from stpath_assets.errors import StorageError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import schema
-from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, blocks_of, read_parquet, to_by_gene
+from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, blocks_of, read_genes, read_parquet, to_by_gene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.lake import NAME, Cursor, Lake, quote
@@ -190,12 +190,10 @@ class Store:
         """Return a slide's part of a by-gene table, with all genes or the existing ones of `genes`, in stored order."""
         spec = TABLES[table]
         assert spec.value is not None
-        wanted = None
-        if genes is not None:
-            wanted = pc.field("gene").isin(pa.array(genes, pa.string())) | pc.field("gene").is_null()
         with self._opened(table, slide_id) as (file, part):
-            rows = read_parquet(file, [*spec.keys, "gene", spec.value], self._shared(part), wanted)
-            return to_by_gene(spec, rows)
+            if genes is not None:
+                return read_genes(spec, file, self._shared(part), genes)
+            return to_by_gene(spec, read_parquet(file, [*spec.keys, "gene", spec.value], self._shared(part)))
 
     def read_blocks(self, table: str, slide_id: str) -> Iterator[ByGene]:
         """Yield a slide's part of a by-gene table, some genes at a time in stored order, to save memory."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stpath_assets.storage import pictures
 from tests.conftest import tissue_image
-from tests.evaluation.test_scatters import scatter
+from tests.evaluation.test_figures import scatter
 from tests.prediction.test_maps import expression_map
 
 

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from stpath_assets.errors import SlideError, StorageError
 from stpath_assets.storage import Store, atomic_file
+from stpath_assets.storage.by_gene import ROW_GROUP
 from stpath_assets.storage.fingerprint import Fingerprint, start
 from stpath_assets.storage.lake import Cursor
 from stpath_assets.storage.maintenance import maintain
@@ -851,3 +852,22 @@ def test_what_a_kill_left_of_making_a_lake_is_made_up_for(monkeypatch: pytest.Mo
         ]
     write_metrics(Store(new.home), metrics())
     assert Store(new.home).read(METRICS, "a").num_rows == 3
+
+
+def test_some_genes_are_read_without_the_rest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    genes = [f"G{i:04}" for i in range(20 * ROW_GROUP)]
+    values = np.arange(len(genes), dtype=np.float32)[None]
+    keys = {"tile_id": np.array(["t"], object)}
+    store.write_by_gene(PREDICTIONS, "a", keys, [(genes, values)], start(x=1), model="stpath")
+    read, whole = list[int](), pq.ParquetFile.read_row_groups
+
+    def spy(file: pq.ParquetFile, row_groups: list[int], *rest: Any, **named: Any) -> Any:
+        read.extend(row_groups)
+        return whole(file, row_groups, *rest, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
+    wanted = [genes[5], genes[6], genes[-1], "A gene before", "Z gene after", "G0005x"]
+    found = store.read_by_gene(PREDICTIONS, "a", wanted)
+    assert found.genes == [genes[5], genes[6], genes[-1]]
+    assert found.values.tolist() == [[5.0, 6.0, len(genes) - 1.0]]
+    assert read == [0, 1, 20], "the keys, the first genes and the last"

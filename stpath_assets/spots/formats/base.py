@@ -33,10 +33,18 @@ class Measured:
     held_in: str = ""
 
 
-def are_counts(values: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Return for each value whether it can be a raw count: a whole number from 0 to the largest int32."""
-    with np.errstate(invalid="ignore"):
-        return (values >= 0) & (values <= np.iinfo(np.int32).max) & (values == np.floor(values))
+_AT_ONCE = 1 << 20
+
+
+def first_no_count(values: npt.NDArray) -> int | None:
+    """Return the index of the first value that is no raw count, a whole number from 0 to the largest int32. None if all are."""
+    for start in range(0, len(values), _AT_ONCE):
+        some = values[start : start + _AT_ONCE]
+        with np.errstate(invalid="ignore"):
+            counts = (some >= 0) & (some <= np.iinfo(np.int32).max) & (some == np.floor(some))
+        if not counts.all():
+            return start + int(counts.argmin())
+    return None
 
 
 @contextmanager

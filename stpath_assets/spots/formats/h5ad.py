@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from stpath_assets.errors import SpotsError
-from stpath_assets.spots.formats.base import Measured, are_counts, check_sparse, left_out, reading
+from stpath_assets.spots.formats.base import Measured, check_sparse, first_no_count, left_out, reading
 
 
 def read_h5ad(files: dict[str, Path]) -> Measured:
@@ -31,7 +31,8 @@ def read_h5ad(files: dict[str, Path]) -> Measured:
         raise SpotsError(f"{path}: obsm['spatial'] has one column; x and y in level-0 pixels are needed")
     spot_ids = [str(name) for name in data.obs_names[kept]]
     notes = left_out(int((~kept).sum()), "not in tissue")
-    return Measured(spot_ids, xy_px[kept], genes, counts[kept], notes, held_in=held_in)
+    counts = counts if kept.all() else counts[kept]  # a copy would be as large as all the rest
+    return Measured(spot_ids, xy_px[kept], genes, counts, notes, held_in=held_in)
 
 
 def _h5ad_counts(data: Any, path: Path) -> tuple[str, "scipy.sparse.csr_matrix", list[str]]:
@@ -47,4 +48,4 @@ def _h5ad_counts(data: Any, path: Path) -> tuple[str, "scipy.sparse.csr_matrix",
         (where, scipy.sparse.csr_matrix(check_sparse(matrix)), list(map(str, names)))
         for where, matrix, names in candidates
     ]
-    return next((m for m in matrices if are_counts(m[1].data).all()), matrices[0])
+    return next((m for m in matrices if first_no_count(m[1].data) is None), matrices[0])
