@@ -26,10 +26,19 @@ class Added:
 def add_entries(
     registry: Registry, entries: Iterable[Entry], check: Callable[[Registered], object] = lambda _: None
 ) -> Iterator[Added]:
-    """Register scans with what is known of them. `check` is that of `Registry.add`."""
+    """Register scans with what is known of them. `check` is that of `Registry.add`.
+
+    Spots that an entry names are read, so that what is wrong with them is known at once.
+    """
     for entry in entries:
+
+        def check_all(row: Registered, has_spots: bool = entry.known.spots not in (None, NONE)) -> None:
+            check(row)
+            if has_spots:
+                spots.check_spots(row)
+
         try:
-            yield Added(entry, registry.add(entry.scan, **arguments_of(entry.known), check=check))
+            yield Added(entry, registry.add(entry.scan, **arguments_of(entry.known), check=check_all))
         except SameContentError as e:
             yield Added(entry, error=str(e), is_twice=True)
         except StpathError as e:

@@ -6,7 +6,7 @@ data that cannot be compared with a prediction. Pairing with tiles and scores be
 
 from stpath_assets.spots.lattice import scale_of
 from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
-from stpath_assets.spots.storing import Depth, read_depth, require_path, spots_from, store_spots
+from stpath_assets.spots.storing import Depth, check_spots, read_depth, require_path, spots_from, store_spots
 
 __all__ = [
     "CODE_VERSION",
@@ -14,6 +14,7 @@ __all__ = [
     "Depth",
     "Spots",
     "check_inside",
+    "check_spots",
     "read_depth",
     "read_spots",
     "require_path",

@@ -56,6 +56,18 @@ def store_spots(store: Store, row: Registered) -> Outcome:
     return Outcome(fingerprint, True, tuple(f"{row.slide_id}: {note}" for note in measured.notes))
 
 
+def check_spots(row: Registered) -> list[str]:
+    """Read the measured spots of a slide that is to be registered, and return the reader's notes.
+
+    Raises `SpotsError` if they cannot be read or lie outside the slide, so that this is known before a run.
+    """
+    if row.spots_uri is None:
+        return []
+    measured = read_spots(Path(row.spots_uri))
+    check_inside(measured, row.width_px, row.height_px, row.slide_id)
+    return measured.notes
+
+
 @dataclass(frozen=True)
 class Depth:
     """What the stored spots of a slide have in all: centres `xy_px` (N, 2) float64, level-0 pixels; `depth` (N,) float64, the sum

@@ -128,14 +128,14 @@ def read_genes(spec: Table, source: Any, slide_id: str | None, genes: Sequence[s
     file, wanted = pq.ParquetFile(source, page_checksum_verification=True), sorted(genes)
     about = file.metadata
     of_gene = next(i for i in range(about.num_columns) if about.schema.column(i).path == "gene")
-    chosen = [
-        i for i in range(about.num_row_groups) if _may_hold(about.row_group(i).column(of_gene).statistics, wanted)
-    ]
-    rows = file.read_row_groups(chosen, ["slide_id", *spec.keys, "gene", spec.value])
     kept = pc.field("gene").isin(pa.array(wanted, pa.string())) | pc.field("gene").is_null()
     if slide_id is not None:
         kept &= pc.field("slide_id") == slide_id
-    return to_by_gene(spec, rows.filter(kept))
+    columns, rows = ["slide_id", *spec.keys, "gene", spec.value], list[pa.Table]()
+    for i in range(about.num_row_groups):
+        if _may_hold(about.row_group(i).column(of_gene).statistics, wanted):
+            rows.append(file.read_row_group(i, columns).filter(kept))
+    return to_by_gene(spec, pa.concat_tables(rows))
 
 
 def _may_hold(statistics: Any, wanted: Sequence[str]) -> bool:

@@ -87,7 +87,7 @@ def test_a_data_set_is_fetched_registered_with_its_spots_and_can_be_run(
     assert json.loads(str(row.more))["licence"] == "Creative Commons Attribution 4.0 (CC BY 4.0)"
     ran = sa("run", "--encoder", "demo", "--genes", "EPCAM,VIM", "--home", home)
     assert ran.exit_code == 0, ran.stderr
-    assert Store(home).row_count("evaluation_metrics", "visium-breast-1") == 2
+    assert Store(home).row_count("evaluation_metrics", "visium-breast-1") == 2 * 2
     server.asked.clear()
     assert sa("get", "visium-breast-1", "--mirror", server.url, "--home", home).exit_code == 0
     assert server.asked == [], "what is there is not fetched again"

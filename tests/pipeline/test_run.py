@@ -48,13 +48,18 @@ def test_a_scan_truncated_after_registration_is_named(tmp_path: Path, sa) -> Non
     assert "cut" in ran.stderr
 
 
-def test_spots_outside_the_slide_fail_that_slide_alone(tmp_path: Path, sa) -> None:
+def test_spots_outside_the_slide_are_refused_by_add_and_fail_that_slide_alone_in_a_run(tmp_path: Path, sa) -> None:
     home, scan = tmp_path / "home", write_tiff(tmp_path / "one.tif", tissue_image())
     (tmp_path / "one_counts.tsv").write_text("\tEPCAM\tVIM\n1x1\t3\t0\n2x1\t0\t4\n")
-    (tmp_path / "one_selection.tsv").write_text(
-        "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n1\t1\t1\t1\t800\t600\t1\n2\t1\t2\t1\t8000\t600\t1\n"
-    )
-    sa("add", scan, "--home", home, "--spots", tmp_path / "one_counts.tsv")
+    selection = "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n1\t1\t1\t1\t800\t600\t1\n2\t1\t2\t1\t{}\t600\t1\n"
+    (tmp_path / "one_selection.tsv").write_text(selection.format(8000))
+    added = sa("add", scan, "--home", home, "--spots", tmp_path / "one_counts.tsv")
+    assert added.exit_code == 1
+    assert "one: 1 of 2 spots lie outside the slide" in added.stderr
+    assert "no slide is registered" in sa("run", "--encoder", "demo", "--genes", "EPCAM", "--home", home).stderr
+    (tmp_path / "one_selection.tsv").write_text(selection.format(900))
+    assert sa("add", scan, "--home", home, "--spots", tmp_path / "one_counts.tsv").exit_code == 0
+    (tmp_path / "one_selection.tsv").write_text(selection.format(8000))
     ran = sa("run", "--encoder", "demo", "--genes", "EPCAM,VIM", "--home", home)
     assert ran.exit_code == 1
     assert "one: 1 of 2 spots lie outside the slide" in ran.stderr

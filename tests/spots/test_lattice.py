@@ -71,7 +71,7 @@ def test_other_arrays_give_no_scale(tmp_path: Path, places, said: str) -> None:
 
 
 def test_add_takes_the_scale_of_the_spots_and_keeps_it(tmp_path: Path) -> None:
-    image = write_tiff(tmp_path / "v.tif", tissue_image(1200, 1600), mpp=None)
+    image = write_tiff(tmp_path / "v.tif", tissue_image(1300, 1600), mpp=None)
     outs = write_array(tmp_path / "outs", PLACES, place(PLACES, 0.8), diameter_px=65 / 0.8)
     home = tmp_path / "home"
     assert sa("add", image, "--home", home).exit_code == 1, "the image has no scale"
