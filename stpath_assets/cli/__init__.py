@@ -10,6 +10,7 @@ from stpath_assets.cli.add import add
 from stpath_assets.cli.demo import demo
 from stpath_assets.cli.doctor import doctor
 from stpath_assets.cli.export import export
+from stpath_assets.cli.fit import fit
 from stpath_assets.cli.get import get
 from stpath_assets.cli.gigapath import gigapath
 from stpath_assets.cli.maintain import maintain
@@ -26,5 +27,5 @@ def main() -> None:
     """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
 
 
-for _command in (add, get, run, predict, sql, export, retire, status, maintain, doctor, demo, gigapath):
+for _command in (add, get, run, fit, predict, sql, export, retire, status, maintain, doctor, demo, gigapath):
     main.add_command(_command)

@@ -15,9 +15,23 @@ from stpath_assets.cli.options import common, encoder_option, genes_option, mpp_
 @click.option("--tech")
 @genes_option(default="all", show_default=True)
 @mpp_option(from_file=False)
+@click.option(
+    "--reference",
+    type=click.Path(dir_okay=False),
+    help="A predictor made by `fit`, in place of STPath; it has its own genes.",
+)
 @encoder_option
 @common
-def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: str, mpp: Any, **given: Any) -> None:
+def predict(
+    scan: str,
+    out: str,
+    home: str | None,
+    encoder: str | None,
+    genes: str,
+    mpp: Any,
+    reference: str | None,
+    **given: Any,
+) -> None:
     """Predict one slide into an .h5ad file.
 
     No data root is needed.
@@ -28,6 +42,7 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
         from stpath_assets.exports import write_h5ad
         from stpath_assets.features import embed, embedder_of
         from stpath_assets.prediction import ModelChoice, predict_expression
+        from stpath_assets.prediction.predictors import Reference
         from stpath_assets.progress import listening
         from stpath_assets.settings import load_settings
         from stpath_assets.slides import open_slide
@@ -36,9 +51,12 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
 
         settings = load_settings(home, genes=genes, encoder=encoder)
         organ, tech = tokens.organ(given["organ"]), tokens.tech(given["tech"])
+        fitted = None if reference is None else Reference.load(reference)
         model = ModelChoice.for_encoder(settings.encoder, settings)
-        panel = model.panel(settings.genes)
-        model.load_vocabulary().select(panel)
+        panel = None
+        if fitted is None:
+            panel = model.panel(settings.genes)
+            model.load_vocabulary().select(panel)
         with listening(listen), open_slide(scan, None if mpp == "file" else mpp) as slide:
             for warning in slide.warnings:
                 note(warning)
@@ -47,5 +65,9 @@ def predict(scan: str, out: str, home: str | None, encoder: str | None, genes: s
                 on_unreadable=settings.unreadable,
             )  # fmt: skip
             features = embed(tiles, embedder_of(settings), settings.batch_size)
-            write_h5ad(predict_expression(features, organ, tech, panel, model=model), Path(out))
-    click.echo(f"{out}: {len(tiles)} tiles, {model.name}")
+            if fitted is None:
+                prediction = predict_expression(features, organ, tech, panel, model=model)
+            else:
+                prediction = fitted.predict(features)
+            write_h5ad(prediction, Path(out))
+    click.echo(f"{out}: {len(tiles)} tiles, {prediction.uns['histo']['model']}")

@@ -5,7 +5,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from stpath_assets.errors import SettingsError
 from stpath_assets.settings import split_genes
 
 if TYPE_CHECKING:
+    import scipy
+
     from stpath_assets.spots import Spots
     from stpath_assets.vocabulary.genes import Vocabulary
 
@@ -65,25 +67,33 @@ def most_variable(spots: "Spots", k: int, vocabulary: "Vocabulary") -> list[str]
     al., NeurIPS 2024), one per column. HEST ranks them by scanpy's normalised dispersion. Here it is the variance itself, which
     needs no binning of means. Raises `SettingsError` if fewer than k are left.
     """
-    n = len(spots.spot_ids)
-    logs = spots.counts.astype(np.float64)
-    logs.data = np.log1p(logs.data)
-    mean = np.asarray(logs.mean(axis=0)).ravel()
-    variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
-    counted = np.diff(logs.indptr) >= MIN_SHARE * n
     columns: set[int] = set()
     chosen: list[str] = []
-    # Rounded, so that the order of summation does not break ties.
-    for i in np.lexsort((np.array(spots.genes), -variance.round(12))):
-        column = vocabulary.find(spots.genes[i]) if counted[i] else None
+    for gene in ranked(spots.counts, spots.genes):
+        column = vocabulary.find(gene)
         if column is not None and column not in columns:
             columns.add(column)
-            chosen.append(spots.genes[i])
+            chosen.append(gene)
         if len(chosen) == k:
             return chosen
     raise SettingsError(
         f"only {len(chosen)} genes are counted in 10 % of the spots and known to the weights, not {k}; ask for fewer"
     )
+
+
+def ranked(counts: "scipy.sparse.csc_matrix", genes: Sequence[str]) -> Iterator[str]:
+    """Yield the genes that are counted in at least 10 % of the spots, by the variance of log1p counts (N, G), largest first, ties
+    by symbol.
+    """
+    logs = counts.astype(np.float64)
+    logs.data = np.log1p(logs.data)
+    mean = np.asarray(logs.mean(axis=0)).ravel()
+    variance = np.asarray(logs.multiply(logs).mean(axis=0)).ravel() - mean**2
+    counted = np.diff(logs.indptr) >= MIN_SHARE * counts.shape[0]
+    # Rounded, so that the order of summation does not break ties.
+    for i in np.lexsort((np.array(genes), -variance.round(12))):
+        if counted[i]:
+            yield genes[i]
 
 
 def _top(k: int, path: Path, vocabulary: "Callable[[], Vocabulary]") -> list[str]:

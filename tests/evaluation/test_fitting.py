@@ -43,7 +43,7 @@ def test_a_fit_predicts_what_follows_the_features() -> None:
 
 def test_genes_are_chosen_on_the_training_slides_only_among_those_that_all_have() -> None:
     first, second = drawn("a", 0, GENES), drawn("b", 1, ["AA", "CC", "EE"])
-    assert sa.fit([first, second], name="n", genes=99).about.genes == ["AA", "CC"]
+    assert sa.fit([first, second], name="n", genes=99).about.genes == ["AA", "CC"], "those that all have"
     assert sa.fit([first, second], name="n", genes=1).about.genes == ["AA"], "the most variable"
 
 

@@ -109,7 +109,7 @@ class Reference:
         if features.slide_id in about.slides and not allow_trained:
             raise FeatureError(
                 f"{features.slide_id}: {about.model} was fitted to this slide, so its score would say nothing; "
-                "predict another, or pass allow_trained=True"
+                "predict another (in Python, allow_trained=True permits it)"
             )
         x = self.predictor.predict(features.matrix)
         facts = {"scale": about.scale, "slides": ",".join(about.slides), "spots": about.spots}
@@ -131,6 +131,9 @@ class Reference:
     def load(cls, path: str | Path) -> "Reference":
         """Read it from a file. Raises `WeightsError` for a file that is none, or of another version."""
         try:
+            with open(path, "rb") as opened:
+                if opened.read(2) != b"PK":  # NumPy would take it for a pickle, and advise to trust it
+                    raise ValueError("it is no .npz")
             with np.load(path, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = {name: file[name] for name in file.files}
