@@ -179,3 +179,10 @@ def test_status_of_a_root_that_is_not_there(tmp_path: Path) -> None:
         assert not (tmp_path / "nowhere").exists()
     assert sa("doctor", "--home", tmp_path / "nowhere").exit_code == 1
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_status_says_in_a_line_that_spots_were_not_laid_on_their_scan(finished_home: Path) -> None:
+    Store(finished_home).remove(["spot_registration"], "a")
+    ran = sa("status", "--home", finished_home)
+    assert "a: on scan missing: run the slide" in ran.stdout.splitlines()
+    assert max(map(len, ran.stdout.splitlines()[:2])) <= 80

@@ -89,8 +89,8 @@ def status_table(rows: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     for row in rows:
-        hidden = [s for s in stages if s not in shown and row.get(s, "–") not in ("current", "–")]
-        said = [f"{_SHORT[s]} {row[s]}" for s in stages if ": " in row.get(s, "") or s in hidden]
+        said = [f"{_SHORT[s]} {row[s]}" for s in stages if ": " in row.get(s, "")]
+        said += [f"{_SHORT[s]} missing: run the slide" for s in stages if s not in shown and row.get(s) == "missing"]
         for line in _once(said):
             console.print(one_line(f"{row['slide']}: {line}"), markup=False)
 
