@@ -52,8 +52,12 @@ def fit(
     have features of different encoders, `SpotsError` if a gene was not measured on all of them or if too few spots lie on tiles,
     `SettingsError` for an unknown `model` or `scale`.
     """
-    if model not in KINDS or scale not in _SCALES or not SLIDE_ID.fullmatch(name):
-        known = f"models are {', '.join(KINDS)}; scales are {', '.join(_SCALES)}; a name has letters, digits and _.-"
+    asks_for_none = isinstance(genes, int) and genes < 1
+    if model not in KINDS or scale not in _SCALES or not SLIDE_ID.fullmatch(name) or asks_for_none:
+        known = (
+            f"models are {', '.join(KINDS)}; scales are {', '.join(_SCALES)}; a name has letters, digits and _.-; "
+            "a number of genes is at least 1"
+        )
         raise SettingsError(f"fit {name!r}, model {model!r}, scale {scale!r}: {known}")
     encoders = sorted({features.encoder for features, _ in slides})
     if len(encoders) != 1:
@@ -62,7 +66,7 @@ def fit(
         )
     measured = [read_measured(spots) for _, spots in slides]
     shared = sorted(set.intersection(*(set(m.genes) for m in measured)))
-    listed = [] if genes is None or isinstance(genes, int) else list(genes)
+    listed = [] if genes is None or isinstance(genes, int) else list(dict.fromkeys(genes))
     if missing := sorted(set(listed) - set(shared)):
         raise SpotsError(f"not measured on all slides to fit to: {', '.join(missing[:10])}; leave them out")
     chosen = _most_variable(measured, shared, genes) if isinstance(genes, int) else listed or shared

@@ -77,7 +77,7 @@ def _take_gpu(held: ExitStack) -> str:
         lock = Path(tempfile.gettempdir()) / f"stpath-assets-gpu-{torch.cuda.get_device_properties(i).uuid}.lock"
         try:
             held.enter_context(FileLock(lock, timeout=0, mode=0o666))
-        except Timeout:
+        except (Timeout, PermissionError):  # of another user, whose file this one may not open
             continue
         return f"cuda:{i}"
     return f"cuda:{max(gpus, key=lambda i: torch.cuda.mem_get_info(i)[0])}"

@@ -59,6 +59,7 @@ def test_spots_without_a_tile_are_left_out() -> None:
         (lambda: {"model": "forest"}, SettingsError, "models are ridge, knn, depth_only, mean"),
         (lambda: {"scale": "log2"}, SettingsError, "scales are raw_log1p, cp10k_log1p"),
         (lambda: {"name": "my model"}, SettingsError, "a name has letters"),
+        (lambda: {"genes": 0}, SettingsError, "a number of genes is at least 1"),
         (lambda: {"genes": ["AA", "NOTCH9"]}, SpotsError, "^not measured on all slides to fit to: NOTCH9"),
         (lambda: {"slides": []}, FeatureError, "features of 0 encoders"),
         (
