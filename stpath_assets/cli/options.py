@@ -35,6 +35,12 @@ def common(command: Command) -> Command:
     return wrapped
 
 
+def is_given(option: str) -> bool:
+    """Return whether the user gave an option of the command, and did not leave it at its default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
 def complain(message: str) -> None:
     """Print an error, one line on stderr."""
     click.echo(f"error: {one_line(message)}", err=True)

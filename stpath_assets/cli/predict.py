@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stpath_assets.cli.options import common, encoder_option, genes_option, mpp_option, note
+from stpath_assets.cli.options import common, encoder_option, genes_option, is_given, mpp_option, note
 
 
 @click.command()
@@ -38,6 +38,8 @@ def predict(
     """
     from stpath_assets.cli.terminal import progress_bars
 
+    if reference is not None and (given["organ"] or given["tech"] or is_given("genes")):
+        raise click.UsageError("--genes, --organ and --tech are for STPath; what `fit` made has its own genes")
     with progress_bars() as listen:
         from stpath_assets.exports import write_h5ad
         from stpath_assets.features import embed, embedder_of

@@ -121,6 +121,6 @@ def _paired(
     side_px = TILE_PX * features.tile_mpp / features.slide_mpp
     spot, tile = pair(measured.xy_px, features.centers_px, side_px)
     columns = {gene: i for i, gene in enumerate(measured.genes)}
-    depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()[spot]
+    depth = measured.depth[spot]
     counts = measured.counts[:, [columns[gene] for gene in genes]].tocsr()[spot].toarray().astype(np.float64)
     return features.matrix[tile], _SCALES[scale](counts, depth), np.log1p(depth)

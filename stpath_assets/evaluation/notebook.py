@@ -39,7 +39,6 @@ def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFram
         raise SpotsError(f"none of the {len(measured.spot_ids)} spots lies on a tile; are they of this scan?")
     columns = {gene: i for i, gene in enumerate(measured.genes)}
     genes = [gene for gene in pred.var_names if gene in columns]
-    depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()
 
     def read(some: Sequence[str]) -> tuple[Values, Values]:
         counts = measured.counts[:, [columns[gene] for gene in some]].toarray()
@@ -47,7 +46,7 @@ def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFram
 
     xy_um = measured.xy_px[spot] * float(pred.uns["histo"]["slide_mpp"])
     slide_id = str(pred.obs["library_id"].iloc[0])
-    tables = list(metrics_of(slide_id, str(pred.uns["histo"]["model"]), depth[spot], xy_um, read, genes))
+    tables = list(metrics_of(slide_id, str(pred.uns["histo"]["model"]), measured.depth[spot], xy_um, read, genes))
     return pd.concat([table.to_pandas() for table in tables], ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -67,9 +66,8 @@ def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = 
         measured = read_measured(spots)
         if gene not in measured.genes:
             raise SpotsError(f"{gene}: was not measured")
-        depth = np.asarray(measured.counts.sum(axis=1), np.float64).ravel()
         counts = measured.counts[:, [measured.genes.index(gene)]].toarray().astype(np.float64)
-        places, values = measured.xy_px, CP10K.scale(counts, depth)[:, 0]
+        places, values = measured.xy_px, CP10K.scale(counts, measured.depth)[:, 0]
     layout = Layout(np.asarray(pred.obsm["spatial"]), (side_px, side_px), places, (mpp, mpp))
     histo: Any = pred.uns["histo"]
     return comparison(

@@ -38,8 +38,8 @@ def raw_log1p(counts: Values, depth: Values) -> Values:
 
 
 def cp10k_log1p(counts: Values, depth: Values) -> Values:
-    """log(1 + count per 10,000 counts of the spot): what is left without the depth."""
-    return np.log1p(counts * (1e4 / depth)[:, None])
+    """log(1 + count per 10,000 counts of the spot): what is left without the depth. 0 for a spot without any count."""
+    return np.log1p(counts * (1e4 / np.where(depth > 0, depth, 1))[:, None])
 
 
 RAW = Protocol("tutorial:raw_log1p", raw_log1p)

@@ -56,7 +56,7 @@ def store_metrics(store: Store, slide_id: str) -> Outcome:
     if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
         return Outcome(fingerprint, False)
     measured = read_depth(store, slide_id)
-    predicted_genes = [gene for block in store.read_blocks(STPATH_PREDICTIONS.name, slide_id) for gene in block.genes]
+    predicted_genes = store.read(STPATH_PREDICTIONS.name, slide_id, ["gene"])["gene"].drop_null().to_pylist()
     pairs = _pairs(store, slide_id, measured.xy_px)
     notes, tables = [], [EVALUATION_METRICS.schema.empty_table()]
     if len(pairs.spot) == 0:

@@ -134,7 +134,7 @@ def _trouble_at_url(source: Source, size_bytes: int) -> str | None:
     try:
         source.check()
     except SlideError as e:
-        return f"gone: {e}"
+        return f"{'gone' if isinstance(e.__cause__, FileNotFoundError) else 'not looked at'}: {e}"
     size = source.size_bytes()
     if size not in (None, size_bytes):
         return f"replaced: {source.uri} has {size} bytes, {size_bytes} when it was registered"

@@ -55,6 +55,11 @@ class Spots:
     notes: list[str] = field(default_factory=list)
     spot_diameter_px: float | None = None
 
+    @property
+    def depth(self) -> npt.NDArray[np.float64]:
+        """The sum of each spot's counts, (N,)."""
+        return np.asarray(self.counts.sum(axis=1), np.float64).ravel()
+
 
 def read_spots(path: Path) -> Spots:
     """Read measured expression in one of the formats of `KNOWN_FORMS`.

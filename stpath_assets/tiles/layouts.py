@@ -6,6 +6,7 @@ Each layout knows its places, the facts of its fingerprint, and which of its til
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -71,7 +72,7 @@ class RegularGrid:
         return reasons(columns, self.quality) if self.quality.drop else _no_reasons(columns)
 
 
-class _Wanted:
+class _Wanted(ABC):
     """A layout that keeps all its tiles, whatever their tissue and quality. Its only fact is the digest of their places,
     named `FACT`.
     """
@@ -79,9 +80,9 @@ class _Wanted:
     FACT: ClassVar[str]
 
     @property
+    @abstractmethod
     def sha256(self) -> str:
         """SHA-256 of the tiles' names and places, hexadecimal."""
-        raise NotImplementedError
 
     @classmethod
     def facts_of(cls, sha256: str) -> dict[str, Any]:

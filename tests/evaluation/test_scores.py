@@ -123,6 +123,8 @@ def test_the_scales_are_what_they_are_called() -> None:
     assert [p.name for p in PROTOCOLS] == ["tutorial:raw_log1p", "tutorial:cp10k_log1p"]
     np.testing.assert_allclose(RAW.scale(counts, depth), np.log1p(counts))
     np.testing.assert_allclose(CP10K.scale(counts, depth), np.log1p([[300, 0], [50, 5]]))
+    nothing = CP10K.scale(np.zeros((1, 2)), np.zeros(1))
+    np.testing.assert_array_equal(nothing, 0, "a spot in tissue may have no count at all")
 
 
 @given(seeds, st.integers(2, 9))

@@ -93,5 +93,14 @@ def test_undefined_scores_are_null() -> None:
     assert row["mse"] > 0
 
 
+def test_a_spot_without_any_count_is_scored_like_the_others() -> None:
+    section = Section(3)
+    section.counts[7], section.depth[7] = 0, 0
+    for row in section.rows().to_pylist():
+        assert np.isfinite(
+            [row["pearson_r"], row["pearson_low"], row["mse"], row["r_depth"], row["r_beyond_depth"]]
+        ).all()
+
+
 def test_without_genes_there_are_no_rows() -> None:
     assert Section(0).rows().num_rows == 0

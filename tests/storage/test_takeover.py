@@ -248,11 +248,15 @@ def test_a_damaged_part_is_not_taken_as_whole(old_root: Path) -> None:
 
 
 def test_a_file_system_without_links(old_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: Any, **__: Any) -> None:
+    tried = list[Any]()
+
+    def no_links(source: Any, *_: Any, **__: Any) -> None:
+        tried.append(source)
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
     require_all(old_root)
+    assert tried, "links come first"
 
 
 def test_a_new_part_is_not_replaced_by_an_old_file(old_root: Path) -> None:
