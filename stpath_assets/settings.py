@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         None,
         description="folders or URLs that are watched for new scans, comma-separated; unset: inbox/ in the data root",
     )
+    inbox_pattern: str = Field(
+        "*", description="which scans of these are taken: patterns of their path below the folder, comma-separated"
+    )
     inbox_wait_s: float = Field(
         120, ge=0, le=86400, description="most time that new scans wait for others, so that they share a run, s"
     )

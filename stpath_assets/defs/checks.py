@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from stpath_assets.defs.assets.spec import one_line_failures
-from stpath_assets.ingestion import done_of, inbox_folders, list_inbox, read_quarantine
+from stpath_assets.ingestion import done_of, read_inbox, read_quarantine
 from stpath_assets.settings import Settings
 from stpath_assets.stages import Plan, states_of
 from stpath_assets.storage import Store
@@ -39,7 +39,7 @@ def no_slide_failed(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult
 @dg.asset_check(asset="catalog", description="No complete scan of the inbox has waited for more than an hour.")
 def inbox_is_fresh(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Count the scans that nobody has registered: the sensor `new_scans` may be off, or its runs may fail."""
-    store, inbox = Store.of(settings), list_inbox(inbox_folders(settings))
+    store, inbox = Store.of(settings), read_inbox(settings)
     with one_line_failures():
         done = done_of(store, inbox.arrivals) if store.is_there() else {}
     waiting = {

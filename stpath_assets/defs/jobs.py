@@ -11,7 +11,7 @@ from stpath_assets.defs.assets.recording import failure_event
 from stpath_assets.defs.assets.spec import CAN_BE_MADE, one_line_failures
 from stpath_assets.defs.partitions import sync
 from stpath_assets.features import trident
-from stpath_assets.ingestion import forget_gone, inbox_folders, list_inbox, register_arrivals
+from stpath_assets.ingestion import forget_gone, read_inbox, register_arrivals
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.stages import STAGES
@@ -46,7 +46,7 @@ class Arrivals(dg.Config):
 @dg.op
 def register(context: dg.OpExecutionContext, config: Arrivals, settings: dg.ResourceParam[Settings]) -> None:
     """Register scans of the inbox. One that cannot be registered goes into quarantine, and the others go on."""
-    store, inbox = Store.of(settings), list_inbox(inbox_folders(settings))
+    store, inbox = Store.of(settings), read_inbox(settings)
     # A file or sidecar that has changed since the sensor saw it waits until it stands still again.
     arrivals = [a for a in inbox.arrivals if config.arrivals.get(a.entry.scan) == a.digest]
     with one_line_failures():

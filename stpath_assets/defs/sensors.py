@@ -16,10 +16,9 @@ from stpath_assets.ingestion import (
     choose_arrivals,
     choose_turns,
     done_of,
-    inbox_folders,
     is_time,
-    list_inbox,
     note_asked,
+    read_inbox,
 )
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
@@ -52,7 +51,7 @@ def new_scans(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Se
     for run_id in release_dead(context.instance):
         context.log.warning(f"run {run_id} was ended: its process is gone")
     store, memory = Store.of(settings), Memory.load(context.cursor)
-    inbox = list_inbox(inbox_folders(settings))
+    inbox = read_inbox(settings)
     for problem in inbox.problems:
         context.log.warning(problem)
     is_there = store.is_there()

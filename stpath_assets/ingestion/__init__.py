@@ -17,7 +17,7 @@ from stpath_assets.ingestion.decisions import (
 )
 from stpath_assets.ingestion.files import Seen, location
 from stpath_assets.ingestion.finding import Found, find_scans
-from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox
+from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox, read_inbox
 from stpath_assets.ingestion.known import Entry, Known
 from stpath_assets.ingestion.manifest import MANIFEST, Manifest, read_manifest, read_sidecar, sidecars_of
 from stpath_assets.ingestion.registering import Quarantined, done_of, forget_gone, read_quarantine, register_arrivals
@@ -48,6 +48,7 @@ __all__ = [
     "location",
     "note_asked",
     "preview",
+    "read_inbox",
     "read_manifest",
     "read_quarantine",
     "read_sidecar",

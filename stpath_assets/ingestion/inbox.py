@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from stpath_assets.errors import SettingsError, SlideError
@@ -53,8 +54,19 @@ def inbox_folders(settings: Settings) -> list[Location]:
     return [location(f) if is_url(f) else settings.home / location(f) for f in folders]
 
 
-def list_inbox(folders: Iterable[Location]) -> Inbox:
-    """Return what the folders hold now. No scan is opened. A folder of this machine that does not exist yet is empty."""
+def read_inbox(settings: Settings) -> Inbox:
+    """Return what the folders of the settings hold now. Raises `SettingsError` for a URL with a secret, or no pattern at all."""
+    if not settings.inbox_pattern.replace(",", " ").strip():
+        raise SettingsError("inbox_pattern: holds no pattern, so no scan would be taken; unset it to take all")
+    return list_inbox(inbox_folders(settings), settings.inbox_pattern)
+
+
+def list_inbox(folders: Iterable[Location], pattern: str = "*") -> Inbox:
+    """Return what the folders hold now. No scan is opened. A folder of this machine that does not exist yet is empty.
+
+    Scans whose path below the folder has none of the patterns, separated by commas, are left out.
+    """
+    patterns = [part.strip() for part in pattern.split(",") if part.strip()]
     inbox, seen = Inbox(), set[str]()
     for folder in folders:
         if isinstance(folder, Path) and not folder.is_dir():
@@ -64,6 +76,9 @@ def list_inbox(folders: Iterable[Location]) -> Inbox:
         inbox.problems += found.problems
         scans = [(entry, "") for entry in found.entries] + [(Entry(s), why) for s, why in found.refused.items()]
         for entry, refused in scans:
+            name = entry.scan.removeprefix(f"{folder.absolute()}/")
+            if not any(fnmatchcase(name, part) for part in patterns):
+                continue
             try:
                 now = found.seen.get(entry.scan) or look_at(entry.scan)
             except FileNotFoundError:

@@ -14,6 +14,7 @@ from stpath_assets.ingestion import (
     forget_gone,
     inbox_folders,
     list_inbox,
+    read_inbox,
     read_quarantine,
     register_arrivals,
     registering,
@@ -200,6 +201,26 @@ def test_links_that_lead_back_and_folders_that_cannot_be_read_cost_the_others_no
     assert len(list_inbox([inbox, inbox]).arrivals) == 1, "a folder that is named twice is watched once"
     if os.geteuid():  # nothing is closed to root
         assert any("closed: cannot be read" in p for p in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*", ["a.svs", "b.tif", "d.svs"]),
+        ("*.svs", ["a.svs", "d.svs"]),
+        ("trial/*,b.*", ["b.tif", "d.svs"]),
+        ("*.czi", []),
+    ],
+)
+def test_scans_can_be_chosen_by_pattern(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    inbox = tmp_path / "home" / "inbox"
+    (inbox / "trial" / "deep").mkdir(parents=True)
+    for name in ("a.svs", "b.tif", "trial/deep/d.svs"):
+        (inbox / name).write_text("x")
+    found = read_inbox(load_settings(tmp_path / "home", inbox_pattern=pattern))
+    assert [Path(a.entry.scan).name for a in found.arrivals] == expected
+    with pytest.raises(SettingsError, match=r"^inbox_pattern: holds no pattern"):
+        read_inbox(load_settings(tmp_path / "home", inbox_pattern=" ,"))
 
 
 def test_several_folders_can_be_watched(tmp_path: Path) -> None:
