@@ -102,8 +102,9 @@ class ServedEmbedder:
 
     def _ask(self, work: "_Slide", batch: int) -> "Future[Block | None]":
         with self.meter.waiting():
-            tiles = work.request(batch)
-        return _in_thread(lambda: self._send(work, tiles))
+            # Written here, not in the thread: a thread that is within Arrow when Python ends aborts the process.
+            headers, body = work.request(batch).to_http()
+        return _in_thread(lambda: self._send(work, headers, body))
 
     def _take(self, work: "_Slide", batch: int, answer: "Future[Block | None]") -> Rows:
         """Wait for the features of a batch. Raises the error of the request, if it failed."""
@@ -120,9 +121,8 @@ class ServedEmbedder:
             self.meter.gpu_memory_bytes = max(self.meter.gpu_memory_bytes or 0, block.gpu_memory_bytes)
         return block.features
 
-    def _send(self, work: "_Slide", tiles: Places | Pixels) -> Block | None:
+    def _send(self, work: "_Slide", headers: dict[str, str], body: bytes) -> Block | None:
         """Return the features of a batch, or None if the replica wants pixels."""
-        headers, body = tiles.to_http()
         for _ in range(_TRIES):
             try:
                 return self._server.embed({**headers, "x-encoder": work.hello.identity}, body)
