@@ -88,6 +88,10 @@ class SpotsError(StpathError):
     """Measured expression that cannot be read or does not fit its slide."""
 
 
+class LeakageError(StpathError):
+    """A predictor was fitted to the slide that it is to predict, or to another one of the same patient."""
+
+
 class StorageError(StpathError):
     """A table's file is missing, damaged, or could not be written."""
 

@@ -26,8 +26,9 @@ class Table:
     `schema` is the schema of its Parquet files. `keys` and `value`, if given, name the list columns that its view turns into
     rows: such a table is stored *by gene*. The first row of a part has gene NULL and holds the lists of the part's keys
     (tiles or spots). Each further row is a gene with its values in the same order. So a part is complete without other
-    tables. `asset` is the asset that writes the table, if it has another name. `looked_up` are columns of the view that come
-    from `fingerprints`.
+    tables. If `section` names a column, a part has such rows for each of its values, one section after another. The view
+    shows the rows of the table `and_of`, too, as far as their columns are the same. `asset` is the asset that writes the
+    table, if it has another name. `looked_up` are columns of the view that come from `fingerprints`.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Table:
     schema: pa.Schema
     keys: tuple[str, ...] = ()
     value: str | None = None
+    section: str | None = None
+    and_of: "Table | None" = None
     asset: str | None = None
     inline: bool = False
     looked_up: tuple[pa.Field, ...] = ()
@@ -57,7 +60,11 @@ _TILE_ID = _column(
     pa.string(),
     "tile, unique in its slide: row and column of the grid, or number of the spot or of the tile in a file",
 )
-_MODEL = _column("model", pa.string(), "`stpath`, or `stpath-demo` if the demo weights were used")
+_MODEL = _column(
+    "model",
+    pa.string(),
+    "`stpath`, `stpath-demo` if the demo weights were used, or a predictor that `fit` made, such as `ridge:NAME`",
+)
 
 SLIDES = Table(
     "slides",
@@ -115,6 +122,9 @@ SLIDES = Table(
             ),
             _column(
                 "asked_genes", pa.string(), "`--genes` of the slide's last run; NULL is the setting", nullable=True
+            ),
+            _column(
+                "asked_models", pa.string(), "`--models` of the slide's last run; NULL is the setting", nullable=True
             ),
             _column("more", pa.string(), "further columns of its manifest or sidecar, JSON", nullable=True),
             _column(
@@ -221,20 +231,68 @@ GIGAPATH_THROUGHPUT = Table(
     inline=True,
 )
 
-STPATH_PREDICTIONS = Table(
-    "stpath_predictions",
-    "a tile's predicted expression of one gene (view; stored by gene)",
+_EXPRESSION = _column("expression_log1p", pa.list_(pa.float32()), "predicted log1p expression", nullable=True)
+_TILE_IDS = _column("tile_id", pa.list_(pa.string()), _TILE_ID.metadata[b"description"].decode(), nullable=True)
+_GENE_ASKED = _column("gene", pa.string(), "gene symbol as asked for", nullable=True)
+
+REFERENCE_MODELS = Table(
+    "reference_models",
+    "a predictor that was fitted to slides with measured spots, or a copy of it without some of them",
+    pa.schema(
+        [
+            _column("model", pa.string(), "its name, kind and name: `ridge:NAME`"),
+            _column(
+                "left_out",
+                pa.string(),
+                "patient or slide that this copy was fitted without, `patient P` or `slide S`; empty for the predictor itself",
+            ),
+            _column("asked", pa.string(), "JSON: what `fit` was asked for"),
+            _column("slides", pa.list_(pa.string()), "slides that it was fitted to"),
+            _column("patients", pa.list_(pa.string()), "patients of these slides, as far as they are known"),
+            _column("scans", pa.list_(pa.string()), "SHA-256 of these slides' scans"),
+            _column("n_spots", pa.int64(), "number of spots that it was fitted to"),
+            _column("n_genes", pa.int64(), "number of genes that it predicts"),
+            _column("encoder", pa.string(), "encoder whose features it takes"),
+            _column("digest", pa.string(), "SHA-256 of all that it was made from"),
+            _column("file", pa.string(), "file that holds it, under the root's tables"),
+            _column("sha256", pa.string(), "SHA-256 of that file"),
+            _column("fitted_at", pa.timestamp("us", tz="UTC"), "when it was fitted"),
+        ]
+    ),
+    inline=True,
+)
+
+REFERENCE_PREDICTIONS = Table(
+    "reference_predictions",
+    "a tile's expression of one gene as a fitted predictor sees it (view; stored by gene)",
     pa.schema(
         [
             _SLIDE_ID,
-            _column("tile_id", pa.list_(pa.string()), _TILE_ID.metadata[b"description"].decode(), nullable=True),
-            _column("gene", pa.string(), "gene symbol as asked for", nullable=True),
-            _column("expression_log1p", pa.list_(pa.float32()), "predicted log1p expression", nullable=True),
+            _TILE_IDS,
+            _column(
+                "distance_to_training",
+                pa.list_(pa.float32()),
+                "how far the tile's features are from those that the predictor was fitted to; 1 is as far as these are from "
+                "each other",
+                nullable=True,
+            ),
+            _GENE_ASKED,
+            _EXPRESSION,
             _MODEL,
         ]
     ),
+    keys=("tile_id", "distance_to_training"),
+    value="expression_log1p",
+    section="model",
+)
+
+STPATH_PREDICTIONS = Table(
+    "stpath_predictions",
+    "a tile's predicted expression of one gene, by STPath or a fitted predictor (view; stored by gene)",
+    pa.schema([_SLIDE_ID, _TILE_IDS, _GENE_ASKED, _EXPRESSION, _MODEL]),
     keys=("tile_id",),
     value="expression_log1p",
+    and_of=REFERENCE_PREDICTIONS,
 )
 
 SPOT_EXPRESSION = Table(
@@ -290,6 +348,14 @@ EVALUATION_METRICS = Table(
                 pa.string(),
                 "how they were paired, and the scale on which they were compared: `tutorial:raw_log1p` is log(1 + count), "
                 "`tutorial:cp10k_log1p` is log(1 + count per 10,000 counts of the spot)",
+            ),
+            _column(
+                "relation",
+                pa.string(),
+                "how the slide relates to those that a fitted predictor saw: `other patient`; `patient left out` or "
+                "`slide left out`, by a copy that was fitted without it; `unknown patient`; `same patient`, only if allowed by "
+                "name; NULL for STPath",
+                nullable=True,
             ),
             _column("n_spots", pa.int64(), "number of spots paired with a tile"),
             _column(
@@ -413,6 +479,8 @@ TABLES: dict[str, Table] = {
         STPATH_PREDICTIONS,
         SPOT_EXPRESSION,
         SPOT_REGISTRATION,
+        REFERENCE_MODELS,
+        REFERENCE_PREDICTIONS,
         EVALUATION_METRICS,
         LINEAGE,
         FINGERPRINTS,
@@ -421,7 +489,9 @@ TABLES: dict[str, Table] = {
     )
 }
 
-PART_TABLES = frozenset(TABLES) - {SLIDES.name, LINEAGE.name, FINGERPRINTS.name, FAILURES.name, QUARANTINE.name}
+PART_TABLES = frozenset(TABLES) - {
+    t.name for t in (SLIDES, LINEAGE, FINGERPRINTS, FAILURES, QUARANTINE, REFERENCE_MODELS)
+}
 """The tables of slides' parts. The others describe the parts."""
 
 
@@ -446,6 +516,10 @@ def to_markdown() -> str:
                 f"`{table.value}` in the order of the keys. The view turns them into rows.",
                 "",
             ]
+        if table.section:
+            lines += [f"A file has such rows for each `{table.section}`, one after another.", ""]
+        if table.and_of:
+            lines += [f"The view shows the rows of `{table.and_of.name}`, too.", ""]
         lines += ["| column | type | meaning |", "|---|---|---|"]
         for column in table.view_columns():
             lines.append(f"| `{column.name}` | {column.type} | {column.metadata[b'description'].decode()} |")

@@ -62,7 +62,9 @@ def test_every_setting_is_described(name: str) -> None:
 
 def test_a_misspelt_key_in_the_file_is_an_error(home: Path) -> None:
     write(home, "batchsize = 2")
-    with pytest.raises(SettingsError, match=r"settings\.toml: unknown setting batchsize; known: batch_size"):
+    with pytest.raises(
+        SettingsError, match=r"settings\.toml: unknown setting batchsize; known: allow_same_patient, batch_size"
+    ):
         load_settings(home)
 
 

@@ -32,14 +32,14 @@ def states(home: Path) -> dict[str, str]:
     return {k: v.split(":")[0] for k, v in status(home).items() if k in STAGES}
 
 
-CURRENT = dict.fromkeys(STAGES, "current")
+CURRENT = dict.fromkeys(STAGES, "current") | {"reference_predictions": "–"}
 
 
 def test_after_a_run_all_is_current_and_what_is_stored_is_what_is_expected(home: Path) -> None:
     assert states(home) == CURRENT
     store = Store(home)
     row, plan = Registry(store).get("a"), Plan(load_settings(home))
-    for stage in list(STAGES)[1:]:
+    for stage in [name for name, state in CURRENT.items() if state == "current"][1:]:
         assert store.require(stage, "a").facts == plan.expected(stage, row).facts
     assert ask(home, "select * from stale_slides") == []
 

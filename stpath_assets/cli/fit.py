@@ -1,7 +1,5 @@
 """`fit`: fits a predictor to registered slides with measured spots."""
 
-from pathlib import Path
-
 import click
 
 from stpath_assets.cli.options import common
@@ -11,34 +9,54 @@ MOST_VARIABLE = 50
 
 @click.command()
 @click.argument("name")
-@click.option("--slides", required=True, help="Slides to fit to, comma-separated.")
+@click.option("--slides", required=True, help="Slides to fit to, comma-separated, or cohort for all that have spots.")
 @click.option("--model", default="ridge", show_default=True, help="ridge, knn, depth_only or mean.")
 @click.option("--genes", help=f"Panel, as for run, or a number of most variable genes.  [default: {MOST_VARIABLE}]")
 @click.option(
     "--scale", default="raw_log1p", show_default=True, help="raw_log1p, or cp10k_log1p for counts per 10,000."
 )
 @click.option(
-    "--out", type=click.Path(dir_okay=False), help="The .npz to write.  [default: models/NAME.npz of the data root]"
+    "--copies/--no-copies",
+    default=True,
+    show_default=True,
+    help="Fit also without each patient, to predict its slides.",
 )
+@click.option("--out", type=click.Path(dir_okay=False), help="Also write it to this .npz, for predict --reference.")
 @common
-def fit(name: str, slides: str, model: str, genes: str | None, scale: str, out: str | None, home: str | None) -> None:
+def fit(
+    name: str,
+    slides: str,
+    model: str,
+    genes: str | None,
+    scale: str,
+    copies: bool,
+    out: str | None,
+    home: str | None,
+) -> None:
     """Fit a predictor to registered slides.
 
-    They need features and measured spots: run them first. `predict --reference FILE` predicts with it.
+    They need features and measured spots: run them first. `run --models stpath,ridge:NAME` predicts with it.
     """
-    from stpath_assets.evaluation.fitting import fit_registered
+    from stpath_assets.cli.terminal import progress_bars
+    from stpath_assets.defs.materialize import record_references
+    from stpath_assets.evaluation.fitting import Asked, store_reference
+    from stpath_assets.prediction.panels import absolute
+    from stpath_assets.prediction.references import load_reference, read_references
+    from stpath_assets.progress import listening
     from stpath_assets.settings import load_settings, split_genes
-    from stpath_assets.slides import Registry
     from stpath_assets.storage import Store
 
     settings = load_settings(home)
     store = Store.of(settings)
-    rows = Registry(store).choose(split_genes(slides))
-    fitted = fit_registered(store, rows, name=name, model=model, genes=genes or str(MOST_VARIABLE), scale=scale)
-    path = settings.home / "models" / f"{name}.npz" if out is None else Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fitted.save(path)
-    about = fitted.about
-    patients = ", ".join(sorted(set(about.patients))) or "not known"
-    click.echo(f"{path}: {about.model}, {len(about.genes)} genes, {about.scale}")
-    click.echo(f"fitted to {about.spots} spots of {', '.join(about.slides)}; patients: {patients}")
+    asked = Asked(name, model, split_genes(slides), absolute(genes or str(MOST_VARIABLE)), scale, copies)
+    with progress_bars() as listen, listening(listen):
+        fitted, now = store_reference(store, asked)
+    record_references(settings, {fitted.model: now})
+    if out is not None:
+        load_reference(store, fitted).save(out)
+    patients = ", ".join(sorted(set(fitted.patients) - {""})) or "not known"
+    left_out = [r.left_out for r in read_references(store) if r.model == fitted.model and r.left_out]
+    click.echo(f"{fitted.model}: {fitted.n_genes} genes, {scale}" + ("" if now else "; up to date, not fitted again"))
+    click.echo(f"fitted to {fitted.n_spots} spots of {', '.join(fitted.slides)}; patients: {patients}")
+    click.echo(f"copies that leave out: {', '.join(left_out) or 'none, so its own slides cannot be predicted'}")
+    click.echo(f"predict with it: stpath-assets run --models stpath,{fitted.model}")

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 @click.argument("slide_ids", metavar="[SLIDE_ID...]", nargs=-1)
 @genes_option()
 @encoder_option
+@click.option("--models", help="What predicts: stpath, and fitted predictors such as ridge:NAME, comma-separated.")
 @json_option
 @common
-def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder: str | None, as_json: bool) -> None:
+def run(
+    slide_ids: tuple[str, ...],
+    home: str | None,
+    genes: str | None,
+    encoder: str | None,
+    models: str | None,
+    as_json: bool,
+) -> None:
     """Bring slides up to date, all stages.
 
     Without SLIDE_ID, all registered slides.
@@ -28,7 +36,7 @@ def run(slide_ids: tuple[str, ...], home: str | None, genes: str | None, encoder
     from stpath_assets.settings import load_settings
 
     # Stored with the slides, for later commands in other folders.
-    settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder)
+    settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder, models=models)
     sys.exit(bring_up_to_date(settings, slide_ids, as_json))
 
 
@@ -44,12 +52,14 @@ def bring_up_to_date(settings: "Settings", slide_ids: Sequence[str], as_json: bo
         from stpath_assets.defs.materialize import materialize
         from stpath_assets.evaluation.results import rows_of
         from stpath_assets.progress import listening
-        from stpath_assets.stages import check_ready
+        from stpath_assets.stages import Plan, check_ready
 
         check_ready(settings, rows)
         with listening(listen):
             outcomes = materialize(settings, [row.slide_id for row in rows])
-    for said in dict.fromkeys(said for o in outcomes for said in o.notes):
+    plan = Plan(settings)
+    refused = [said for row in rows for said in plan.references(row)[1]]
+    for said in dict.fromkeys([*refused, *(said for o in outcomes for said in o.notes)]):
         note(said)
     bad = [o for o in outcomes if o.errors]
     for outcome in bad:

@@ -30,7 +30,15 @@ _COLUMNS = """
 Means over genes, model {models}. r: Pearson, log1p of raw counts (protocol
 tutorial:raw_log1p); r cp10k: of counts per 10,000 (tutorial:cp10k_log1p); r of
 depth: what the spots' sums of counts alone reach; beyond: r given these sums."""
+_MARKS = {"same patient": " !", "unknown patient": " *", "patient left out": " -", "slide left out": " -*"}
+_RELATIONS = {
+    "same patient": "fitted to another slide of the same patient, as allowed by name: too good to be true",
+    "unknown patient": "whether it was fitted to the same patient is not known: give --patient",
+    "patient left out": "by a copy that was fitted without the slide's patient",
+    "slide left out": "by a copy fitted without the slide, but perhaps to others of its patient: give --patient",
+}
 _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
+          "reference_predictions": "fitted",
           "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
@@ -59,13 +67,16 @@ def progress_bars() -> Iterator[Listener]:
 
 def results_table(rows: list[dict[str, Any]]) -> None:
     """Print the results of a run, one line per slide, and what the columns are."""
-    names = ("slide", "tiles", "genes", "spots", "r", "r cp10k", "r of depth", "beyond")
-    table = Table(*names, box=None, header_style="bold")
+    models = {row["model"] for row in rows}
+    second = "model" if len(models) > 1 else "tiles"
+    table = Table(
+        "slide", second, "genes", "spots", "r", "r cp10k", "r of depth", "beyond", box=None, header_style="bold"
+    )
     means = ("mean_pearson_r", "mean_r_cp10k", "mean_r_depth", "mean_r_beyond_depth")
     for row in rows:
         table.add_row(
             row["slide_id"],
-            str(row["tiles"]),
+            str(row[second]) + (_MARKS.get(row.get("relation", ""), "") if second == "model" else ""),
             str(row["genes"]),
             str(row["n_spots"] or "-") + (" ?" if row["suspect"] else ""),
             *(f"{row[name]:.3f}" if name in row else "-" for name in means),
@@ -73,16 +84,21 @@ def results_table(rows: list[dict[str, Any]]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     if any(row["n_spots"] for row in rows):
-        console.print(_COLUMNS.format(models=", ".join(sorted({row["model"] for row in rows}))))
+        console.print(_COLUMNS.format(models=", ".join(sorted(models))))
     if any(row["suspect"] for row in rows):
         console.print("? these spots may not belong to the scan: see spot_registration")
+    for relation, mark in _MARKS.items():
+        if any(row.get("relation") == relation for row in rows) and len(models) > 1:
+            console.print(f"{mark} {_RELATIONS[relation]}", markup=False)
 
 
 def status_table(rows: list[dict[str, Any]]) -> None:
     """Print the state of each slide's stages: a table of one word each, then a line for each stage that is not current."""
     stages = list(_SHORT)
     # Whether spots fit the scan is as current as they are; where it is not, a line says so. So 80 columns are enough.
-    shown = [s for s in stages if s != "spot_registration"]
+    # Few slides have fitted predictors.
+    fitted = any(row.get("reference_predictions", "–") not in ("", "–") for row in rows)
+    shown = [s for s in stages if s != "spot_registration" and (s != "reference_predictions" or fitted)]
     table = Table("slide", "status", *(_SHORT[s] for s in shown), box=None, header_style="bold")
     for row in rows:
         table.add_row(row["slide"], row["status"], *(row.get(s, "").split(":")[0] for s in shown))

@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 
 from stpath_assets.defs import checks, execution, jobs, resources, sensors, webhook
-from stpath_assets.defs.assets import catalog, evaluation, features, model, prediction, slides, tiles
+from stpath_assets.defs.assets import catalog, evaluation, features, model, prediction, references, slides, tiles
 
 
 def build_defs(**overrides: Any) -> dg.Definitions:
     """Return the code location. `overrides` are arguments of `dagster.Definitions` that replace ours."""
     parts: dict[str, Any] = {
         "assets": [
-            *dg.load_assets_from_modules([slides, tiles, features, prediction, evaluation, catalog]),
+            *dg.load_assets_from_modules([slides, tiles, features, references, prediction, evaluation, catalog]),
             model.model,
         ],
         "asset_checks": [checks.no_slide_failed, checks.inbox_is_fresh],
@@ -24,6 +24,7 @@ def build_defs(**overrides: Any) -> dg.Definitions:
             jobs.rescan,
             jobs.retire_slides,
             jobs.count_catalog,
+            jobs.fit_references,
             jobs.check_cohort,
             jobs.maintain,
         ],

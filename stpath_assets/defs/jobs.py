@@ -1,5 +1,5 @@
 """The jobs: `process_slide` brings slides up to date, `register_scans` and `rescan` look after the inbox, `retire_slides`
-retires, `count_catalog` counts rows, `check_cohort` also checks, `maintain` tidies the lake.
+retires, `count_catalog` counts rows, `fit_references` fits predictors, `check_cohort` also checks, `maintain` tidies the lake.
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.stages import STAGES
 from stpath_assets.storage import Store, maintenance
-from stpath_assets.tables import SLIDES
+from stpath_assets.tables import REFERENCE_MODELS, SLIDES
 
 process_slide = dg.define_asset_job(
     "process_slide",
@@ -28,6 +28,12 @@ count_catalog = dg.define_asset_job(
     "count_catalog",
     selection=dg.AssetSelection.assets("catalog").without_checks(),
     description="Counts the catalog's parts over all slides.",
+)
+
+fit_references = dg.define_asset_job(
+    "fit_references",
+    selection=dg.AssetSelection.assets(REFERENCE_MODELS.name),
+    description="Fits predictors again where the features or spots of their slides have changed.",
 )
 
 check_cohort = dg.define_asset_job(

@@ -62,6 +62,14 @@ def sync_partitions(settings: Settings) -> list[str]:
         return sync(opened, Registry(Store.of(settings)))
 
 
+def record_references(settings: Settings, fitted: dict[str, bool]) -> None:
+    """Record in Dagster that predictors were fitted by a command; `fitted` says which, by model."""
+    from stpath_assets.defs.assets.references import materialization_of
+
+    with instance(settings) as opened:
+        opened.report_runless_asset_event(materialization_of(Store.of(settings), fitted))
+
+
 def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome]:
     """Run job `process_slide` for the slides, some at a time, then `count_catalog`. Failures are returned as values."""
     from stpath_assets.defs.build import code_location

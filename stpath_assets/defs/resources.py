@@ -30,12 +30,16 @@ class SettingsResource(dg.ConfigurableResource):
         default=None, description="Gene symbols, comma-separated, or `all`, or a panel file. Empty: as in the settings."
     )
 
+    models: str | None = Field(
+        default=None, description="`stpath` and fitted predictors such as `ridge:NAME`. Empty: as in the settings."
+    )
+
     def create_resource(self, context: dg.InitResourceContext) -> Settings:
         """Read the settings. A wrong setting fails the run with one line."""
         end_with_run(context.run)
         tell_process(context.run, context.instance)
         try:
             encoder = None if self.encoder is None else self.encoder.value
-            return load_settings(self.home, encoder=encoder, genes=self.genes)
+            return load_settings(self.home, encoder=encoder, genes=self.genes, models=self.models)
         except StpathError as e:
             raise dg.Failure(str(e), allow_retries=False) from e

@@ -1,5 +1,6 @@
 """Draws measured beside predicted expression, one PNG per chosen gene of a slide with spots: the scan, the spots, the tiles."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from matplotlib.figure import Figure
 from stpath_assets.evaluation.protocols import CP10K
 from stpath_assets.evaluation.storing import read_scores
 from stpath_assets.prediction.maps import genes_to_draw
+from stpath_assets.prediction.stored import DEMO, models_of, read_predicted
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Store, pictures
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
 
 Points = npt.NDArray[np.float64]
@@ -43,33 +45,39 @@ class Layout:
 def draw_comparisons(store: Store, row: Registered, settings: Settings) -> dict[str, Path]:
     """Bring figures/<slide_id>/compare_<gene>.png up to date for the chosen genes that were measured; see `draw_maps`."""
     made_from = store.fingerprint(EVALUATION_METRICS.name, row.slide_id)
-    scores = {} if made_from is None else read_scores(store, row.slide_id, CP10K.name)
-    if made_from is None or not scores:
+    models = models_of(store, row.slide_id, baselines=False)
+    scores = {} if made_from is None else {m: read_scores(store, row.slide_id, CP10K.name, m) for m in models}
+    if made_from is None or not any(scores.values()):
         pictures.keep_only(store.home, row.slide_id, "compare", [])
         return {}
-    chosen = [g for g in genes_to_draw(store, row.slide_id, settings) if g in scores]
+    drawn = {m: [g for g in genes_to_draw(store, row.slide_id, settings, m) if g in scores[m]] for m in models}
+    chosen = sorted({gene for genes in drawn.values() for gene in genes})
     paths = {g: pictures.path_of(store.home, row.slide_id, "compare", g) for g in chosen}
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]
     if missing:
-        predicted = store.read_by_gene(STPATH_PREDICTIONS.name, row.slide_id, missing)
+        predicted = {model: read_predicted(store, row.slide_id, model, missing) for model in models}
         measured = store.read_by_gene(SPOT_EXPRESSION.name, row.slide_id, missing)
         depth, tiles = read_depth(store, row.slide_id), store.read(TILE_GRIDS.name, row.slide_id)
         layout = Layout(centers_of(tiles), sides_of(tiles), depth.xy_px, row.mpp_xy)
         with row.open() as slide:
             scan = slide.thumbnail(1400, partly=settings.unreadable == "drop")
         values = CP10K.scale(measured.values.astype(np.float64), depth.depth)
-        for i, gene in enumerate(predicted.genes):
+        for gene in missing:
+            by = {m: p.values[:, p.genes.index(gene)] for m, p in predicted.items() if gene in drawn[m]}
             figure = comparison(
                 layout,
-                predicted.values[:, i],
+                {f"{_of(m)}\n{said(scores[m][gene])}": values for m, values in by.items()},
                 values[:, measured.genes.index(gene)],
-                title=f"{row.slide_id}: {gene}, {said(scores[gene])}",
+                title=f"{row.slide_id}: {gene}, log1p of counts per 10,000",
                 scan=(scan, (row.width_px, row.height_px)),
-                demo=made_from.facts["model"] == "stpath-demo",
             )
             pictures.save(figure, paths[gene], made_from.digest)
     pictures.keep_only(store.home, row.slide_id, "compare", paths.values())
     return paths
+
+
+def _of(model: str) -> str:
+    return f"predicted by {model}" + (f" ({pictures.DEMO_NOTE})" if model == DEMO else "")
 
 
 def said(score: "dict[str, float | None]") -> str:
@@ -81,22 +89,22 @@ def said(score: "dict[str, float | None]") -> str:
 
 def comparison(
     layout: Layout,
-    predicted: npt.NDArray,
+    predicted: Mapping[str, npt.NDArray],
     measured: npt.NDArray | None,
     *,
     title: str,
     scan: tuple[npt.NDArray[np.uint8], tuple[int, int]] | None = None,
-    demo: bool = False,
 ) -> Figure:
     """Draw the scan, measured values (M,) at the spots and predicted ones (N,) on the tiles, on one colour scale; mm from the
     scan's corner.
 
-    `measured` None leaves its panel out, and so does `scan` None, else its image and the size of level 0.
+    `predicted` has the values of one or more models, by the title of their panel. `measured` None leaves its panel out, and so
+    does `scan` None, else its image and the size of level 0.
     """
     low, high = layout.limits_mm()
     height_to_width = float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.4, 1.8))
-    panels = ["scan"] * (scan is not None) + ["measured"] * (measured is not None) + ["predicted"]
-    figure = Figure(figsize=(3.9 * len(panels) + 1.0, 3.7 * height_to_width + 1.5), layout="compressed")
+    panels = ["scan"] * (scan is not None) + ["measured"] * (measured is not None) + list(predicted)
+    figure = Figure(figsize=(3.9 * len(panels) + 1.0, 3.7 * height_to_width + 1.6), layout="compressed")
     axes: dict[str, Axes] = dict(zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True))
     to_mm = np.array(layout.mpp_xy) / 1000
     for name, one in axes.items():
@@ -109,17 +117,15 @@ def comparison(
         one.set_ylim(high[1], low[1])
         one.set_xlabel("mm")
         one.set_title(name, fontsize=10)
-    shown = predicted if measured is None else np.concatenate([predicted, measured])
+    shown = np.concatenate([*predicted.values(), *([] if measured is None else [measured])])
     least, most = float(np.min(shown)), float(np.max(shown))
     sides = np.array(layout.sides_px)
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * sides / 2
-    squares = PolyCollection((layout.tiles_px[:, None] + corners[None]) * to_mm, array=predicted, cmap="magma")
-    squares.set_edgecolor("face")
-    squares.set_clim(least, most)
-    axes["predicted"].add_collection(squares)
-    axes["predicted"].set_title(
-        "predicted log1p expression" + (f"\n({pictures.DEMO_NOTE})" if demo else ""), fontsize=10
-    )
+    for name, values in predicted.items():
+        squares = PolyCollection((layout.tiles_px[:, None] + corners[None]) * to_mm, array=values, cmap="magma")
+        squares.set_edgecolor("face")
+        squares.set_clim(least, most)
+        axes[name].add_collection(squares)
     if measured is not None:
         across = np.full(len(layout.spots_px), float(sides[0] * to_mm[0]) * 0.9)
         circles = EllipseCollection(
@@ -128,7 +134,6 @@ def comparison(
         )  # fmt: skip
         circles.set_clim(least, most)
         axes["measured"].add_collection(circles)
-        axes["measured"].set_title("measured, log1p of counts per 10,000", fontsize=10)
-    figure.colorbar(squares, ax=axes["predicted"], shrink=0.85)
+    figure.colorbar(squares, ax=axes[panels[-1]], shrink=0.85)
     figure.suptitle(title, fontsize=11)
     return figure

@@ -6,7 +6,10 @@
 Features of tiles that are centred on spots (`sa.tile(slide, spots=…)`) fit best: they show what was measured.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +25,22 @@ from stpath_assets.evaluation.results import is_suspect
 from stpath_assets.features import Features, read_features
 from stpath_assets.prediction.panels import ranked, read_panel
 from stpath_assets.prediction.predictors import KINDS, About, Reference, Space, Training
-from stpath_assets.slides import Registered
-from stpath_assets.spots import Spots
+from stpath_assets.prediction.references import Stored, keep_references, read_references, write_reference
+from stpath_assets.prediction.stored import BASELINES
+from stpath_assets.progress import track
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.spots import Spots, read_stored
 from stpath_assets.storage import SLIDE_ID, Store
+from stpath_assets.storage.fingerprint import Fingerprint
+from stpath_assets.tables import GIGAPATH_FEATURES, SPOT_EXPRESSION
 from stpath_assets.tiles import TILE_PX
 from stpath_assets.vocabulary.genes import Vocabulary
+
+CODE_VERSION = "1"
+"""Raised when the same features and spots give another predictor."""
+
+COHORT = "cohort"
+"""Instead of slides: all that have features and measured spots which fit their scan."""
 
 FEWEST = 20
 """Paired spots that a fit needs."""
@@ -48,9 +62,10 @@ def fit(
     """Fit a predictor to slides: features of each, and its measured spots, which are paired with the nearest tile.
 
     `genes` is a list of symbols, a number (so many of the most variable genes of these slides, `panels.ranked`), or None for all
-    that were measured on each. `scale` is that of a protocol. `patients` names each slide's. Raises `FeatureError` if slides
-    have features of different encoders, `SpotsError` if a gene was not measured on all of them or if too few spots lie on tiles,
-    `SettingsError` for an unknown `model` or `scale`.
+    that were measured on each. `scale` is that of a protocol. `patients` names each slide's, "" for an unknown one.
+    Raises `FeatureError` if slides have features of different encoders, `SpotsError` if a gene was not measured on all of them
+    or if too few spots lie on tiles, `SettingsError` for an unknown `model` or `scale`. The result has the simplest predictors,
+    mean and depth alone, as its `baselines`.
     """
     asks_for_none = isinstance(genes, int) and genes < 1
     if model not in KINDS or scale not in _SCALES or not SLIDE_ID.fullmatch(name) or asks_for_none:
@@ -76,29 +91,137 @@ def fit(
         raise SpotsError(f"only {len(values)} spots lie on tiles of the slides to fit to, and {FEWEST} are needed")
     training = Training(features, values, log_depth, chosen)
     names = [features.slide_id for features, _ in slides]
-    about = About(model, name, chosen, scale, encoders[0], names, list(patients), len(values))
-    return Reference(about, KINDS[model](training), Space.of(features))
+    about = About(model, name, chosen, scale, encoders[0], names, list(patients) or [""] * len(names), len(values))
+    simpler = {kind: KINDS[kind](training) for kind in BASELINES if kind != model}
+    return Reference(about, KINDS[model](training), Space.of(features), simpler)
 
 
-def fit_registered(
-    store: Store, rows: Sequence[Registered], *, name: str, model: str, genes: str, scale: str
-) -> Reference:
-    """Fit a predictor to registered slides: their stored features, and the spots that were added with them.
-
-    `genes` is a panel (`panels.read_panel`) or a number, as text. Raises `SpotsError` for a slide without spots, or whose spots
-    do not fit its scan; else as `fit`.
+@dataclass(frozen=True)
+class Asked:
+    """What a stored predictor is fitted to: a kind, the slides or `cohort`, genes (a panel or a number, as text), the scale,
+    and whether copies are made that leave out a patient each.
     """
-    slides = list[tuple[Features, Path]]()
-    for row in rows:
-        if row.spots_uri is None:
-            raise SpotsError(f"{row.slide_id}: has no measured spots to fit to; add it with --spots")
-        if is_suspect(store, row.slide_id):
-            raise SpotsError(f"{row.slide_id}: its spots may not belong to the scan (spot_registration); leave it out")
-        slides.append((read_features(store, row.slide_id), Path(row.spots_uri)))
-    chosen = int(genes) if genes.isdecimal() else read_panel(genes, _no_vocabulary)
-    known: Any = {"model": model, "scale": scale}
-    patients = [row.patient_id for row in rows if row.patient_id is not None]
-    return fit(slides, name=name, genes=chosen, patients=patients, **known)
+
+    name: str
+    kind: str
+    slides: list[str]
+    genes: str
+    scale: str
+    copies: bool = True
+
+    @property
+    def model(self) -> str:
+        """Its name in tables."""
+        return f"{self.kind}:{self.name}"
+
+    def to_json(self) -> str:
+        """Return it as JSON, for the column `asked`."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+
+def store_reference(store: Store, asked: Asked) -> tuple[Stored, bool]:
+    """Bring a stored predictor up to date with its slides' stored features and spots, and with its copies that were each fitted
+    without one patient (or one slide, where its patient is not known).
+
+    Returns the predictor, and whether it was fitted now. Raises `SpotsError` for a slide without spots or whose spots do not fit
+    its scan, `SettingsError` if other kinds of its name were asked for something else; else as `fit`.
+    """
+    _check_kin(store, asked)
+    rows = _slides_of(store, asked)
+    made_from = _made_from(store, asked, rows)
+    known = [r for r in read_references(store) if r.model == asked.model]
+    if known and known[0].digest == made_from.digest and all(store.objects.exists(r.file) for r in known):
+        return known[0], False
+    genes = int(asked.genes) if asked.genes.isdecimal() else read_panel(asked.genes, _no_vocabulary)
+    measured = {row.slide_id: (read_features(store, row.slide_id), read_stored(store, row.slide_id)) for row in rows}
+    groups = {group_of(row): [r for r in rows if group_of(r) != group_of(row)] for row in rows}
+    without = {left_out: kept for left_out, kept in groups.items() if kept} if asked.copies else {}
+    stored = []
+    for left_out, kept in track({"": rows, **without}.items(), asked.model, 1 + len(without), lambda _: 1):
+        given: Any = {"model": asked.kind, "scale": asked.scale}
+        patients = [row.patient_id or "" for row in kept]
+        fitted = fit([measured[r.slide_id] for r in kept], name=asked.name, genes=genes, patients=patients, **given)
+        stored.append(_row_of(store, asked, fitted, made_from, left_out, kept))
+    keep_references(store, stored)
+    return next(r for r in read_references(store) if r.model == asked.model), True
+
+
+def refresh_references(store: Store) -> dict[str, bool]:
+    """Bring all stored predictors up to date with their slides. Returns which were fitted now, by model."""
+    fitted = [Asked(**json.loads(r.asked)) for r in read_references(store) if not r.left_out]
+    return {asked.model: store_reference(store, asked)[1] for asked in fitted}
+
+
+def group_of(row: Registered) -> str:
+    """Return what is left out together with a slide: its patient, or the slide if its patient is not known."""
+    return f"slide {row.slide_id}" if row.patient_id is None else f"patient {row.patient_id}"
+
+
+def _slides_of(store: Store, asked: Asked) -> list[Registered]:
+    """Return the slides to fit to. Raises `SpotsError` for one that was named and cannot be used; a cohort leaves it out."""
+    if asked.slides != [COHORT]:
+        rows = Registry(store).choose(asked.slides)
+        for row in rows:
+            if why := _unfit(store, row):
+                raise SpotsError(f"{row.slide_id}: {why}")
+        return rows
+    rows = [row for row in Registry(store).live() if not _unfit(store, row)]
+    if not rows:
+        raise SpotsError("no slide has features and measured spots to fit to; run some first: stpath-assets run")
+    return rows
+
+
+def _unfit(store: Store, row: Registered) -> str | None:
+    """Return why a slide cannot be fitted to, or None."""
+    if row.spots_uri is None:
+        return "has no measured spots to fit to; add it with --spots"
+    if is_suspect(store, row.slide_id):
+        return "its spots may not belong to the scan (spot_registration); leave it out"
+    if any(store.part(table, row.slide_id) is None for table in (GIGAPATH_FEATURES.name, SPOT_EXPRESSION.name)):
+        return f"has no features or spots yet; run: stpath-assets run {row.slide_id}"
+    return None
+
+
+def _made_from(store: Store, asked: Asked, rows: Sequence[Registered]) -> Fingerprint:
+    """Return the fingerprint of a predictor: what was asked for, and the parts of its slides."""
+    parts = {
+        row.slide_id: [
+            store.require(GIGAPATH_FEATURES.name, row.slide_id).digest,
+            store.require(SPOT_EXPRESSION.name, row.slide_id).digest,
+            row.patient_id,
+        ]
+        for row in rows
+    }
+    panel = None if asked.genes.isdecimal() else read_panel(asked.genes, _no_vocabulary)
+    return Fingerprint({**asdict(asked), "fitted_code": CODE_VERSION, "slides": parts, "panel": panel})
+
+
+def _check_kin(store: Store, asked: Asked) -> None:
+    """Raise `SettingsError` if another kind of the name was asked for something else: they share their baselines."""
+    for other in read_references(store):
+        theirs = Asked(**json.loads(other.asked))
+        if other.left_out or theirs.name != asked.name or theirs.kind == asked.kind:
+            continue
+        if replace(theirs, kind=asked.kind) != asked:
+            raise SettingsError(
+                f"{theirs.model} was fitted to other slides, genes or another scale than {asked.model} is to be; "
+                "choose another name"
+            )
+
+
+def _row_of(
+    store: Store, asked: Asked, fitted: Reference, made_from: Fingerprint, left_out: str, rows: Sequence[Registered]
+) -> dict[str, Any]:
+    """Write a fitted predictor, and return its row of `reference_models`."""
+    about = fitted.about
+    digest = made_from.digest if not left_out else Fingerprint({**made_from.facts, "left_out": left_out}).digest
+    file, sha256 = write_reference(store, fitted, digest)
+    return {
+        "model": about.model, "left_out": left_out, "asked": asked.to_json(), "slides": about.slides,
+        "patients": about.patients, "scans": [row.sha256 for row in rows], "n_spots": about.spots,
+        "n_genes": len(about.genes), "encoder": about.encoder, "digest": digest, "file": file, "sha256": sha256,
+        "fitted_at": datetime.now(UTC),
+    }  # fmt: skip
 
 
 def _no_vocabulary() -> Vocabulary:

@@ -15,7 +15,9 @@ from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import CP10K
 from stpath_assets.evaluation.scores import Values
 from stpath_assets.evaluation.storing import metrics_of
+from stpath_assets.prediction.stored import DEMO
 from stpath_assets.spots import Spots, read_spots
+from stpath_assets.storage.pictures import DEMO_NOTE
 from stpath_assets.tiles import TILE_PX
 
 if TYPE_CHECKING:
@@ -70,12 +72,12 @@ def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = 
         places, values = measured.xy_px, CP10K.scale(counts, measured.depth)[:, 0]
     layout = Layout(np.asarray(pred.obsm["spatial"]), (side_px, side_px), places, (mpp, mpp))
     histo: Any = pred.uns["histo"]
+    demo = f"\n({DEMO_NOTE})" if histo["model"] == DEMO else ""
     return comparison(
         layout,
-        np.asarray(pred[:, [gene]].X)[:, 0],
+        {f"predicted by {histo['model']}{demo}": np.asarray(pred[:, [gene]].X)[:, 0]},
         values,
-        title=f"{pred.obs['library_id'].iloc[0]}: {gene}",
-        demo=histo["model"] == "stpath-demo",
+        title=f"{pred.obs['library_id'].iloc[0]}: {gene}" + ("" if values is None else ", log1p of counts per 10,000"),
     )
 
 

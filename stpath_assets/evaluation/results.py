@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from stpath_assets.evaluation.protocols import CP10K, RAW
-from stpath_assets.prediction.predict import varies
+from stpath_assets.prediction.references import relations_of
+from stpath_assets.prediction.stored import models_of, predicted_genes
 from stpath_assets.storage import Store
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_REGISTRATION, STPATH_PREDICTIONS, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_REGISTRATION, TILE_GRIDS
 
 _MEANS = {
     "mean_pearson_r": (RAW.name, "pearson_r"),
@@ -18,13 +19,14 @@ _MEANS = {
 }
 
 
-def summarize(store: Store, slide_id: str) -> dict[str, Any]:
-    """Return a slide's `scored_genes`, `n_spots`, and means over the genes for which a score is defined: `mean_pearson_r` of
-    `tutorial:raw_log1p` and its `r_beyond_depth` and `r_depth`, and r of `tutorial:cp10k_log1p`. `undefined_r` counts the genes
-    without an r.
+def summarize(store: Store, slide_id: str, model: str) -> dict[str, Any]:
+    """Return a model's `scored_genes` of a slide, `n_spots`, and means over the genes for which a score is defined:
+    `mean_pearson_r` of `tutorial:raw_log1p` and its `r_beyond_depth` and `r_depth`, and r of `tutorial:cp10k_log1p`.
+    `undefined_r` counts the genes without an r.
     """
     scored = store.part(EVALUATION_METRICS.name, slide_id) is not None
     rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist() if scored else []
+    rows = [row for row in rows if row["model"] == model]
     raw = [row for row in rows if row["protocol"] == RAW.name]
     numbers: dict[str, Any] = {
         "scored_genes": len(raw),
@@ -39,17 +41,16 @@ def summarize(store: Store, slide_id: str) -> dict[str, Any]:
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
-    """Return one row per slide for a table of results: model, tiles, genes, means, spots, and whether these are suspect."""
+    """Return one row per slide and model for a table of results: tiles, genes, means, spots, whether these are suspect, and
+    how the slide relates to those that the model was fitted to.
+    """
     for slide_id in slide_ids:
-        genes, _ = varies(store, slide_id)
-        model = store.require(STPATH_PREDICTIONS.name, slide_id).facts["model"]
-        numbers = {"tiles": store.row_count(TILE_GRIDS.name, slide_id), "genes": genes, "model": model}
-        yield {
-            "slide_id": slide_id,
-            **numbers,
-            "suspect": is_suspect(store, slide_id),
-            **summarize(store, slide_id),
-        }
+        of_slide = {"slide_id": slide_id, "tiles": store.row_count(TILE_GRIDS.name, slide_id)}
+        suspect, relations = is_suspect(store, slide_id), relations_of(store, slide_id)
+        for model in models_of(store, slide_id):
+            numbers = {"genes": len(predicted_genes(store, slide_id, model)), "model": model}
+            related = {"relation": relations[model]} if model in relations else {}
+            yield {**of_slide, **numbers, **related, "suspect": suspect, **summarize(store, slide_id, model)}
 
 
 def is_suspect(store: Store, slide_id: str) -> bool:

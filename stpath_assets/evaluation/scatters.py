@@ -9,6 +9,7 @@ from stpath_assets.evaluation.comparisons import said
 from stpath_assets.evaluation.protocols import RAW
 from stpath_assets.evaluation.storing import read_pairs, read_scores
 from stpath_assets.prediction.maps import genes_to_draw
+from stpath_assets.prediction.stored import DEMO, models_of
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Store, pictures
@@ -16,22 +17,25 @@ from stpath_assets.tables import EVALUATION_METRICS
 
 
 def draw_scatters(store: Store, row: Registered, settings: Settings) -> dict[str, Path]:
-    """Bring figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured; see `draw_maps`."""
+    """Bring figures/<slide_id>/scatter_<gene>.png up to date for the chosen genes that were measured, of the slide's first
+    model; see `draw_maps`.
+    """
     made_from = store.fingerprint(EVALUATION_METRICS.name, row.slide_id)
     if made_from is None:
         pictures.keep_only(store.home, row.slide_id, "scatter", [])
         return {}
-    scores = read_scores(store, row.slide_id, RAW.name)
-    chosen = [g for g in genes_to_draw(store, row.slide_id, settings) if g in scores]
+    model = models_of(store, row.slide_id)[0]
+    scores = read_scores(store, row.slide_id, RAW.name, model)
+    chosen = [g for g in genes_to_draw(store, row.slide_id, settings, model) if g in scores]
     paths = {g: pictures.path_of(store.home, row.slide_id, "scatter", g) for g in chosen}
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]
-    for gene, paired in read_pairs(store, row.slide_id, missing).items() if missing else ():
+    for gene, paired in read_pairs(store, row.slide_id, model, missing).items() if missing else ():
         figure = scatter(
             paired.measured_log1p,
             paired.predicted_log1p,
-            title=f"{row.slide_id}: {gene}",
+            title=f"{row.slide_id}: {gene}" + (f", {model}" if model != DEMO else ""),
             score=said(scores[gene]),
-            demo=made_from.facts["model"] == "stpath-demo",
+            demo=model == DEMO,
         )
         pictures.save(figure, paths[gene], made_from.digest)
     pictures.keep_only(store.home, row.slide_id, "scatter", paths.values())

@@ -41,7 +41,7 @@ def correlate(x: npt.ArrayLike, y: npt.ArrayLike) -> Values:
     return np.where(flat | ~np.isfinite(r), np.nan, np.clip(r, -1, 1))
 
 
-def partial(r_xy: Values, r_xd: Values, r_yd: Values) -> Values:
+def partial_r(r_xy: Values, r_xd: Values, r_yd: Values) -> Values:
     """Return the partial correlation of x and y given d, from the three correlations, each (G,). NaN if d explains all of one."""
     with np.errstate(divide="ignore", invalid="ignore"):
         r = (r_xy - r_xd * r_yd) / (np.sqrt(1 - r_xd**2) * np.sqrt(1 - r_yd**2))

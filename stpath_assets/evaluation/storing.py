@@ -7,6 +7,7 @@ Some genes are in memory at a time. Reading measurements is in `spots`, pairing 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,14 @@ from stpath_assets.evaluation import protocols
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling
-from stpath_assets.evaluation.scores import Values, correlate, partial, score
+from stpath_assets.evaluation.scores import Values, correlate, partial_r, score
+from stpath_assets.prediction.references import relations_of
+from stpath_assets.prediction.stored import models_of, predicted_genes, read_predicted, require_predictions
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, STPATH_PREDICTIONS, TILE_GRIDS
-from stpath_assets.tiles import centers_of, require_current_grid, sides_of
+from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, TILE_GRIDS
+from stpath_assets.tiles import centers_of, sides_of
 
 _GENES = 512  # scored at a time, so that memory does not grow with the panel
 
@@ -34,50 +37,55 @@ class Paired:
     predicted_log1p: npt.NDArray[np.float32]
 
 
-def metrics_from(predicted: Fingerprint, measured: Fingerprint) -> Fingerprint:
-    """Return the fingerprint of a slide's `evaluation_metrics` from those of its prediction and its spots."""
-    facts = {k: v for k, v in measured.facts.items() if k not in predicted.facts}
+def metrics_from(predicted: Sequence[Fingerprint], measured: Fingerprint) -> Fingerprint:
+    """Return the fingerprint of a slide's `evaluation_metrics` from those of its predictions, at least one, and its spots."""
+    first, *others = predicted
+    facts = {k: v for p in [*others, measured] for k, v in p.facts.items() if k not in first.facts}
     names = [protocol.name for protocol in PROTOCOLS]
-    return predicted.extend(EVALUATION_METRICS.name, protocols.CODE_VERSION, protocols=names, **facts)
+    return first.extend(EVALUATION_METRICS.name, protocols.CODE_VERSION, protocols=names, **facts)
 
 
 def store_metrics(store: Store, slide_id: str) -> Outcome:
-    """Bring a slide's `evaluation_metrics` up to date with its stored prediction and spots.
+    """Bring a slide's `evaluation_metrics` up to date with its stored predictions and spots, a row for each gene, model and
+    protocol.
 
     A slide without measured spots has no metrics. If no spot lies on a tile, the table is empty. A note says so.
     """
-    predicted_from = require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
+    predicted_from = require_predictions(store, slide_id)
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
-    if measured_from is None:
+    if measured_from is None or not predicted_from:
         store.remove([EVALUATION_METRICS.name], slide_id)
-        note = f"{slide_id}: has no measured spots (--spots), so it is not scored"
-        return Outcome(predicted_from, False, (note,))
+        why = (
+            "has no measured spots (--spots)" if measured_from is None else "has no prediction by the models asked for"
+        )
+        made_from = predicted_from[0] if predicted_from else store.require(TILE_GRIDS.name, slide_id)
+        return Outcome(made_from, False, (f"{slide_id}: {why}, so it is not scored",))
     fingerprint = metrics_from(predicted_from, measured_from)
     if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
         return Outcome(fingerprint, False)
     measured = read_depth(store, slide_id)
-    predicted_genes = store.read(STPATH_PREDICTIONS.name, slide_id, ["gene"])["gene"].drop_null().to_pylist()
     pairs = _pairs(store, slide_id, measured.xy_px)
-    notes, tables = [], [EVALUATION_METRICS.schema.empty_table()]
+    notes, tables, relations = [], [EVALUATION_METRICS.schema.empty_table()], relations_of(store, slide_id)
     if len(pairs.spot) == 0:
         notes.append(f"{slide_id}: none of its {len(measured.depth)} spots lies on a tile, so its metrics are empty")
-    else:
-        known = set(measured.genes)
-        missing = [gene for gene in predicted_genes if gene not in known]
+    known = set(measured.genes)
+    for model in models_of(store, slide_id) if len(pairs.spot) else ():
+        genes = predicted_genes(store, slide_id, model)
+        missing = [gene for gene in genes if gene not in known]
         if missing:
             some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
-        shared = [gene for gene in predicted_genes if gene in known]
         tables += metrics_of(
             slide_id,
-            str(predicted_from.facts["model"]),
+            model,
             measured.depth[pairs.spot],
             pairs.xy_um,
-            lambda genes: _values(store, slide_id, pairs, genes),
-            shared,
+            partial(_values, store, slide_id, model, pairs),
+            [gene for gene in genes if gene in known],
+            relations.get(model),
         )
     store.write(EVALUATION_METRICS.name, slide_id, pa.concat_tables(tables).combine_chunks(), fingerprint)
-    return Outcome(fingerprint, True, tuple(notes))
+    return Outcome(fingerprint, True, tuple(dict.fromkeys(notes)))
 
 
 def metrics_of(
@@ -87,11 +95,12 @@ def metrics_of(
     xy_um: Values,
     read: Callable[[Sequence[str]], tuple[Values, Values]],
     genes: Sequence[str],
+    relation: str | None = None,
 ) -> Iterator[pa.Table]:
     """Yield a slide's rows of `evaluation_metrics`, some genes at a time.
 
     `depth` (K,) is the sum of each paired spot's counts over all measured genes, `xy_um` (K, 2) its place. `read(genes)` returns
-    predicted log1p expression and raw counts of some genes, each (K, G).
+    predicted log1p expression and raw counts of some genes, each (K, G). `relation` is the column of that name.
     """
     if not genes:
         return
@@ -102,7 +111,7 @@ def metrics_of(
         for protocol in PROTOCOLS:
             scores = _scores(protocol, predicted, counts, depth, spacing)
             columns = {name: pa.array(values, mask=np.isnan(values)) for name, values in scores.items()}
-            named = {"slide_id": slide_id, "model": model, "protocol": protocol.name}
+            named = {"slide_id": slide_id, "model": model, "protocol": protocol.name, "relation": relation}
             repeated = {name: [value] * len(part) for name, value in named.items()}
             rows = {**repeated, "gene": list(part), "n_spots": [len(depth)] * len(part), **columns}
             yield pa.Table.from_pydict(rows, EVALUATION_METRICS.schema)
@@ -121,22 +130,24 @@ def _scores(
         "pearson_high": high,
         "n_effective": n,
         "r_depth": of_depth,
-        "r_beyond_depth": partial(scores["pearson_r"], correlate(predicted, log_depth), of_depth),
+        "r_beyond_depth": partial_r(scores["pearson_r"], correlate(predicted, log_depth), of_depth),
         "noise_ceiling": noise_ceiling(counts, depth, protocol.scale),
     }
 
 
-def read_scores(store: Store, slide_id: str, protocol: str) -> dict[str, dict[str, float | None]]:
-    """Return the stored scores of a slide's genes on one protocol's scale, by gene and column."""
+def read_scores(store: Store, slide_id: str, protocol: str, model: str) -> dict[str, dict[str, float | None]]:
+    """Return the stored scores of a model for a slide's genes on one protocol's scale, by gene and column."""
     rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist()
-    return {row["gene"]: row for row in rows if row["protocol"] == protocol}
+    return {row["gene"]: row for row in rows if (row["protocol"], row["model"]) == (protocol, model)}
 
 
-def read_pairs(store: Store, slide_id: str, genes: list[str]) -> dict[str, Paired]:
-    """Return the paired values of those `genes` that are both predicted and measured, on the scale of `protocols.RAW`."""
-    require_current_grid(store, slide_id, STPATH_PREDICTIONS.name)
+def read_pairs(store: Store, slide_id: str, model: str, genes: list[str]) -> dict[str, Paired]:
+    """Return the paired values of those `genes` that are both predicted by a model and measured, on the scale of
+    `protocols.RAW`.
+    """
+    require_predictions(store, slide_id)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
-    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
+    predicted = read_predicted(store, slide_id, model, genes)
     pairs = _pairs(store, slide_id, np.stack([measured.keys["x_px"], measured.keys["y_px"]], axis=1))
     columns = {g: i for i, g in enumerate(measured.genes)}
     return {
@@ -165,9 +176,9 @@ def _pairs(store: Store, slide_id: str, xy_px: Values) -> _Pairs:
     return _Pairs(spot, tile, xy[spot] * um_per_px)
 
 
-def _values(store: Store, slide_id: str, pairs: _Pairs, genes: Sequence[str]) -> tuple[Values, Values]:
+def _values(store: Store, slide_id: str, model: str, pairs: _Pairs, genes: Sequence[str]) -> tuple[Values, Values]:
     """Return predicted values and counts of pairs, each (K, G), in the order of `genes`, which both have."""
-    predicted = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes)
+    predicted = read_predicted(store, slide_id, model, genes)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
     assert predicted.genes == measured.genes == list(genes)
     return predicted.values[pairs.tile].astype(np.float64), measured.values[pairs.spot].astype(np.float64)

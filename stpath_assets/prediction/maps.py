@@ -8,26 +8,28 @@ import numpy.typing as npt
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
+from stpath_assets.prediction.stored import DEMO, predicted_genes, read_predicted, table_of
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, split_genes
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Store, pictures
-from stpath_assets.tables import STPATH_PREDICTIONS, TILE_GRIDS
+from stpath_assets.tables import TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
 
 MAX_GENES = 12
 """Panels up to this size get a figure for every gene; larger ones only for the genes in the settings."""
 
 
-def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, Path]:
-    """Bring figures/<slide_id>/map_<gene>.png up to date for the chosen genes. Returns their paths, by gene."""
-    made_from = store.require(STPATH_PREDICTIONS.name, row.slide_id)
+def draw_maps(store: Store, row: Registered, settings: Settings, model: str) -> dict[str, Path]:
+    """Bring map_<gene>.png of a model up to date for the chosen genes, in the slide's figures. Returns their paths, by gene."""
+    made_from = store.require(table_of(model)[0], row.slide_id)
     paths = {
-        g: pictures.path_of(store.home, row.slide_id, "map", g) for g in genes_to_draw(store, row.slide_id, settings)
+        g: pictures.path_of(store.home, row.slide_id, "map", g, model)
+        for g in genes_to_draw(store, row.slide_id, settings, model)
     }
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]
     if missing:
-        part = store.read_by_gene(STPATH_PREDICTIONS.name, row.slide_id, missing)
+        part = read_predicted(store, row.slide_id, model, missing)
         tiles = store.read(TILE_GRIDS.name, row.slide_id)
         with row.open() as slide:
             thumbnail = slide.thumbnail(1400, partly=settings.unreadable == "drop")
@@ -38,19 +40,18 @@ def draw_maps(store: Store, row: Registered, settings: Settings) -> dict[str, Pa
                 centers_of(tiles),
                 sides_of(tiles),
                 part.values[:, i],
-                title=f"{row.slide_id}: {gene}",
+                title=f"{row.slide_id}: {gene}" + (f", {model}" if ":" in model else ""),
                 mpp_xy=row.mpp_xy,
-                demo=made_from.facts["model"] == "stpath-demo",
+                demo=model == DEMO,
             )
             pictures.save(figure, paths[gene], made_from.digest)
-    pictures.keep_only(store.home, row.slide_id, "map", paths.values())
+    pictures.keep_only(store.home, row.slide_id, "map", paths.values(), model)
     return paths
 
 
-def genes_to_draw(store: Store, slide_id: str, settings: Settings) -> list[str]:
-    """Return the genes of a slide's stored prediction that get figures."""
-    genes = [str(g) for g in store.read(STPATH_PREDICTIONS.name, slide_id, ["gene"])["gene"].drop_null()]
-    return pick_genes(genes, split_genes(settings.figure_genes))
+def genes_to_draw(store: Store, slide_id: str, settings: Settings, model: str) -> list[str]:
+    """Return the genes of a slide's stored prediction by a model that get figures."""
+    return pick_genes(predicted_genes(store, slide_id, model), split_genes(settings.figure_genes))
 
 
 def pick_genes(genes: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -216,7 +216,7 @@ def to_anndata(
 
 
 def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
-    """Read a slide's stored prediction, in the form that `predict_expression` returns.
+    """Read a slide's stored prediction by STPath, in the form that `predict_expression` returns.
 
     Raises `StorageError` if there is none, `FeatureError` if the tiles were made again since.
     """

@@ -56,6 +56,7 @@ class Registered:
     modified_ns: int | None = None
     asked_encoder: str | None = None
     asked_genes: str | None = None
+    asked_models: str | None = None
     more: str | None = None
     arrival: str | None = None
 

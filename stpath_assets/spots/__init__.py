@@ -6,7 +6,15 @@ data that cannot be compared with a prediction. Pairing with tiles and scores be
 
 from stpath_assets.spots.lattice import scale_of
 from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
-from stpath_assets.spots.storing import Depth, check_spots, read_depth, require_path, spots_from, store_spots
+from stpath_assets.spots.storing import (
+    Depth,
+    check_spots,
+    read_depth,
+    read_stored,
+    require_path,
+    spots_from,
+    store_spots,
+)
 
 __all__ = [
     "CODE_VERSION",
@@ -17,6 +25,7 @@ __all__ = [
     "check_spots",
     "read_depth",
     "read_spots",
+    "read_stored",
     "require_path",
     "scale_of",
     "spots_fingerprint",

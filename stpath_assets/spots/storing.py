@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from stpath_assets.errors import SpotsError
 from stpath_assets.slides import Registered
-from stpath_assets.spots.reading import CODE_VERSION, check_inside, read_spots, spots_fingerprint
+from stpath_assets.spots.reading import CODE_VERSION, Spots, check_inside, read_spots, spots_fingerprint
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import SPOT_EXPRESSION
@@ -77,6 +78,18 @@ class Depth:
     xy_px: npt.NDArray[np.float64]
     depth: npt.NDArray[np.float64]
     genes: list[str]
+
+
+def read_stored(store: Store, slide_id: str) -> Spots:
+    """Return a slide's stored spots. Some genes are in memory at a time as they are stored; the counts stay sparse."""
+    import scipy
+
+    genes, counts, keys = list[str](), list[Any](), dict[str, npt.NDArray]()
+    for block in store.read_blocks(SPOT_EXPRESSION.name, slide_id):
+        genes, keys = genes + block.genes, block.keys
+        counts.append(scipy.sparse.csc_matrix(block.values))
+    xy_px = np.stack([keys["x_px"], keys["y_px"]], axis=1).astype(np.float64)
+    return Spots(keys["spot_id"].tolist(), xy_px, genes, scipy.sparse.hstack(counts, format="csc"), "stored")
 
 
 def read_depth(store: Store, slide_id: str) -> Depth:

@@ -15,15 +15,17 @@ from stpath_assets.errors import StpathError
 from stpath_assets.evaluation import metrics_from, protocols, registration, registration_from
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.prediction import predict
+from stpath_assets.prediction import predict, references
 from stpath_assets.prediction.predict import ModelChoice
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, registered
+from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
+    REFERENCE_PREDICTIONS,
     SLIDES,
     SPOT_EXPRESSION,
     SPOT_REGISTRATION,
@@ -34,6 +36,9 @@ from stpath_assets.tiles import GivenTiles, SpotGrid, TileParameters
 from stpath_assets.tiles.reader import CODE_VERSION as PIXELS_CODE_VERSION
 from stpath_assets.tiles.survey import CODE as TILES_CODE
 from stpath_assets.weights import hashes
+
+Asked = tuple[str | None, ...]
+"""The encoder, genes and models of a slide's last run."""
 
 Expected = Callable[["Plan", Registered], "Fingerprint | None"]
 
@@ -67,10 +72,11 @@ class Plan:
         self.settings = settings
         self._encoders: dict[str, dict[str, str] | StpathError] = {}
         self._models: dict[tuple[str, str], tuple[dict[str, str], list[str] | None] | StpathError] = {}
+        self._references: list[references.Stored] | None = None
         self._row: Registered | None = None
         self._done: dict[str, Fingerprint | StpathError | None] = {}
-        self._settings: dict[tuple[str | None, str | None], Settings] = {}
-        self._tiles: dict[tuple[str | None, str | None], TileParameters] = {}
+        self._settings: dict[Asked, Settings] = {}
+        self._tiles: dict[Asked, TileParameters] = {}
 
     def expected(self, stage: str, row: Registered) -> Fingerprint | None:
         """Return the fingerprint that a slide's part of a stage would have now, or None if there is nothing to do.
@@ -91,14 +97,14 @@ class Plan:
 
     def settings_of(self, row: Registered) -> Settings:
         """Return the settings of a slide."""
-        key = (row.asked_encoder, row.asked_genes)
+        key = _asked(row)
         if key not in self._settings:
             self._settings[key] = self.settings.for_slide(*key)
         return self._settings[key]
 
     def tiles_of(self, row: Registered) -> TileParameters:
         """Return what the grid of a slide would depend on besides the scan."""
-        key = (row.asked_encoder, row.asked_genes)
+        key = _asked(row)
         if key not in self._tiles:
             self._tiles[key] = TileParameters.of(self.settings_of(row))
         return self._tiles[key]
@@ -117,6 +123,12 @@ class Plan:
         if key not in self._models:
             self._models[key] = _outcome(lambda: _model(settings))
         return _raised(self._models[key])
+
+    def references(self, row: Registered) -> tuple[list[references.Chosen], list[str]]:
+        """Return the fitted predictors that predict a slide, and why others that are asked for do not, a line each."""
+        if self._references is None:
+            self._references = references.read_references(Store.of(self.settings))
+        return references.choose_all(self._references, row, self.settings_of(row))
 
     def _facts(self, settings: Settings) -> dict[str, str]:
         choice = EncoderChoice.of(settings.encoder, settings)
@@ -148,6 +160,10 @@ def _model(settings: Settings) -> tuple[dict[str, str], list[str] | None]:
     choice = ModelChoice.for_encoder(settings.encoder, settings)
     choice = replace(choice, weights=weights.find_present(choice.weights, weights.STPATH))
     return choice.facts(), choice.panel(settings.genes)
+
+
+def _asked(row: Registered) -> tuple[str | None, str | None, str | None]:
+    return (row.asked_encoder, row.asked_genes, row.asked_models)
 
 
 def _outcome(compute: Callable[[], Any]) -> Any:
@@ -188,9 +204,16 @@ def _features(plan: Plan, row: Registered) -> Fingerprint:
     return encoders.extend(tiles, facts)
 
 
-def _predictions(plan: Plan, row: Registered) -> Fingerprint:
+def _predictions(plan: Plan, row: Registered) -> Fingerprint | None:
+    if references.STPATH not in references.asked_models(plan.settings_of(row)):
+        return None
     facts, panel = plan.model(row)
     return predict.extend(plan.require(GIGAPATH_FEATURES.name, row), row, panel, facts)
+
+
+def _reference_predictions(plan: Plan, row: Registered) -> Fingerprint | None:
+    chosen, _ = plan.references(row)
+    return references.extend(plan.require(GIGAPATH_FEATURES.name, row), row, chosen) if chosen else None
 
 
 def _spots(plan: Plan, row: Registered) -> Fingerprint | None:
@@ -204,7 +227,11 @@ def _registration(plan: Plan, row: Registered) -> Fingerprint | None:
 
 def _metrics(plan: Plan, row: Registered) -> Fingerprint | None:
     measured = plan.expected(SPOT_EXPRESSION.name, row)
-    return None if measured is None else metrics_from(plan.require(STPATH_PREDICTIONS.name, row), measured)
+    if measured is None:
+        return None
+    both = [plan.expected(s, row) for s in (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name)]
+    made = [p for p in both if p is not None]
+    return metrics_from(made, measured) if made else None
 
 
 def _imported(row: Registered) -> dict[str, Any]:
@@ -232,13 +259,17 @@ STAGES: dict[str, Stage] = {
             (GIGAPATH_THROUGHPUT.name,),
         ),
         Stage(STPATH_PREDICTIONS.name, (GIGAPATH_FEATURES.name,), predict.CODE_VERSION, _predictions),
+        Stage(
+            REFERENCE_PREDICTIONS.name, (GIGAPATH_FEATURES.name,), references.CODE_VERSION, _reference_predictions
+        ),
         Stage(SPOT_EXPRESSION.name, (SLIDES.name,), spots.CODE_VERSION, _spots),
         Stage(SPOT_REGISTRATION.name, (SPOT_EXPRESSION.name,), registration.CODE_VERSION, _registration),
         Stage(
             EVALUATION_METRICS.name,
             # The last waits for all others, so that a run ends with one error.
-            (STPATH_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name, TILE_GRIDS.name), protocols.CODE_VERSION,
-            _metrics,
+            (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name,
+             TILE_GRIDS.name),
+            protocols.CODE_VERSION, _metrics,
         ),
     )
 }  # fmt: skip

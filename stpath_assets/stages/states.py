@@ -134,6 +134,8 @@ def describe_differences(differs: tuple[tuple[str, Any, Any], ...], most: int = 
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) if len(value) <= 3 else f"{len(value)} values"
+    if isinstance(value, dict):
+        return _short(list(value))
     if isinstance(value, str) and len(value) == 64:
         return f"{value[:8]}…"
     return "none" if value is None else str(value)

@@ -119,19 +119,31 @@ def to_by_gene(spec: Table, rows: pa.Table) -> ByGene:
     return ByGene(keys, of_genes["gene"].to_pylist(), flat.reshape(of_genes.num_rows, n).T)
 
 
-def read_genes(spec: Table, source: Any, slide_id: str | None, genes: Sequence[str]) -> ByGene:
+def mine_of(spec: Table, slide_id: str | None, section: str | None) -> pc.Expression:
+    """Return the condition on rows of a by-gene file: a slide's, None for all; and of a section, if the table has any."""
+    if (section is None) != (spec.section is None):
+        raise ValueError(f"{spec.name}: section {section!r} of column {spec.section}")
+    mine = pc.scalar(True) if slide_id is None else pc.field("slide_id") == slide_id
+    return mine if spec.section is None else mine & (pc.field(spec.section) == section)
+
+
+def columns_of(spec: Table) -> list[str]:
+    """Return the columns that reading a by-gene part takes."""
+    assert spec.value is not None
+    return ["slide_id", *spec.keys, "gene", spec.value, *([spec.section] if spec.section else [])]
+
+
+def read_genes(spec: Table, source: Any, mine: pc.Expression, genes: Sequence[str]) -> ByGene:
     """Return some genes of a slide's by-gene part from a file, in stored order; those that it does not have are left out.
 
-    Only row groups that may hold one of them are read: a filter on many genes would read and unpack them all.
+    `mine` is the condition on its rows (`mine_of`). Only row groups that may hold one of them are read: a filter on many genes
+    would read and unpack them all.
     """
-    assert spec.value is not None
     file, wanted = pq.ParquetFile(source, page_checksum_verification=True), sorted(genes)
     about = file.metadata
     of_gene = next(i for i in range(about.num_columns) if about.schema.column(i).path == "gene")
-    kept = pc.field("gene").isin(pa.array(wanted, pa.string())) | pc.field("gene").is_null()
-    if slide_id is not None:
-        kept &= pc.field("slide_id") == slide_id
-    columns, rows = ["slide_id", *spec.keys, "gene", spec.value], list[pa.Table]()
+    kept = mine & (pc.field("gene").isin(pa.array(wanted, pa.string())) | pc.field("gene").is_null())
+    columns, rows = columns_of(spec), list[pa.Table]()
     for i in range(about.num_row_groups):
         if _may_hold(about.row_group(i).column(of_gene).statistics, wanted):
             rows.append(file.read_row_group(i, columns).filter(kept))
@@ -146,15 +158,14 @@ def _may_hold(statistics: Any, wanted: Sequence[str]) -> bool:
     return first < len(wanted) and wanted[first] <= statistics.max
 
 
-def blocks_of(spec: Table, source: Any, slide_id: str | None) -> Iterator[ByGene]:
-    """Yield a slide's by-gene part from a file, a row group of genes at a time. The CRC of every page is verified."""
-    assert spec.value is not None
-    columns = ["slide_id", *spec.keys, "gene", spec.value]
+def blocks_of(spec: Table, source: Any, mine: pc.Expression) -> Iterator[ByGene]:
+    """Yield a slide's by-gene part from a file, a row group of genes at a time. The CRC of every page is verified. `mine` is
+    the condition on its rows (`mine_of`).
+    """
+    columns = columns_of(spec)
     file, head = pq.ParquetFile(source, page_checksum_verification=True), None
     for i in range(file.num_row_groups):
-        rows = file.read_row_group(i, columns)
-        if slide_id is not None:
-            rows = rows.filter(pc.field("slide_id") == slide_id)
+        rows = file.read_row_group(i, columns).filter(mine)
         of_keys = rows.filter(pc.is_null(rows["gene"]))
         head = of_keys if head is None and of_keys.num_rows else head
         if head is not None and rows.num_rows:

@@ -25,7 +25,7 @@ from stpath_assets.storage.locks import lock
 from stpath_assets.storage.part import Part
 from stpath_assets.storage.stage import add_files
 from stpath_assets.storage.store import Store
-from stpath_assets.tables import FINGERPRINTS, LINEAGE, TABLES, Table
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, REFERENCE_MODELS, TABLES, Table
 
 MERGED_BYTES = 64 * 2**20
 """Target size of merged files."""
@@ -130,14 +130,15 @@ def find_unknown(store: Store) -> Iterator[tuple[str, int, float]]:
 
 
 def known_files(store: Store) -> set[str]:
-    """Return the keys of all files that a snapshot uses, or that are scheduled for removal."""
+    """Return the keys of all files that a snapshot uses, or that are scheduled for removal, and of fitted predictors."""
     meta = f"__ducklake_metadata_{NAME}"
     found = store.lake.rows(
         f"with files as (select table_id, path, path_is_relative from {meta}.ducklake_data_file union all "
         f"select table_id, path, path_is_relative from {meta}.ducklake_delete_file) "
         "select case when f.path_is_relative then s.path || t.path || f.path else f.path end from files f "
         f"join {meta}.ducklake_table t using (table_id) join {meta}.ducklake_schema s using (schema_id) "
-        f"union all select path from {meta}.ducklake_files_scheduled_for_deletion"
+        f"union all select path from {meta}.ducklake_files_scheduled_for_deletion "
+        f"union all select file from {NAME}.parts.{REFERENCE_MODELS.name}"
     )
     return {str(path).removeprefix(store.place.tables_path) for (path,) in found}
 
@@ -218,8 +219,9 @@ def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
         return
     is_head = pc.is_null(rows["gene"])
     yield rows.filter(is_head).sort_by("slide_id")
-    of_genes = rows.filter(pc.invert(is_head))
-    yield of_genes.take(pc.sort_indices(of_genes, sort_keys=[("gene", "ascending"), ("slide_id", "ascending")]))
+    of_genes, by = rows.filter(pc.invert(is_head)), [table.section] if table.section else []
+    keys = [(name, "ascending") for name in (*by, "gene", "slide_id")]
+    yield of_genes.take(pc.sort_indices(of_genes, sort_keys=keys))
 
 
 def _forget_fingerprints(store: Store) -> None:

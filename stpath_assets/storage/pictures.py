@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,15 +32,20 @@ _MADE_FROM = "stpath_fingerprint"
 _SHOWN = 4  # pictures of a panel that metadata shows, for a glance
 
 
-def path_of(home: Path, slide_id: str, kind: str, gene: str) -> Path:
-    """Return the path of a figure: figures/<slide_id>/<kind>_<gene>.png, in characters that every file system accepts.
+def folder_of(home: Path, slide_id: str, model: str = "") -> Path:
+    """Return the folder of a slide's figures: figures/<slide_id>/, and in it <kind>-<name>/ for a predictor that `fit` made."""
+    return home / "figures" / slide_id / (model.replace(":", "-") if ":" in model else "")
+
+
+def path_of(home: Path, slide_id: str, kind: str, gene: str, model: str = "") -> Path:
+    """Return the path of a figure in its folder: <kind>_<gene>.png, in characters that every file system accepts.
 
     A gene with other characters keeps a few digits of its hash, so that two genes never share a figure.
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", gene)
     if plain != gene:
         plain += "-" + hashlib.sha256(gene.encode()).hexdigest()[:8]
-    return home / "figures" / slide_id / f"{kind}_{plain}.png"
+    return folder_of(home, slide_id, model) / f"{kind}_{plain}.png"
 
 
 def save(figure: "Figure", path: Path, made_from: str) -> Path:
@@ -70,14 +76,22 @@ def is_current(path: Path, made_from: str) -> bool:
         return False
 
 
-def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path]) -> None:
+def keep_only(home: Path, slide_id: str, kind: str, paths: Iterable[Path], model: str = "") -> None:
     """Remove a slide's figures of a kind that are not among `paths`, so that only current figures remain."""
-    folder, kept = home / "figures" / slide_id, {p.name for p in paths}
+    folder, kept = folder_of(home, slide_id, model), {p.name for p in paths}
     if not folder.is_dir():
         return
     for entry in os.scandir(folder):
         if entry.name.startswith(f"{kind}_") and entry.name.endswith(".png") and entry.name not in kept:
             Path(entry.path).unlink(missing_ok=True)
+
+
+def keep_only_models(home: Path, slide_id: str, models: Iterable[str]) -> None:
+    """Remove the folders of a slide's figures of other fitted predictors than these."""
+    folder, kept = folder_of(home, slide_id), {folder_of(home, slide_id, model).name for model in models}
+    for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+        if entry.is_dir() and entry.name not in kept:
+            shutil.rmtree(entry.path)
 
 
 def small_jpegs_of(paths: dict[str, Path], longest_px: int) -> dict[str, str]:

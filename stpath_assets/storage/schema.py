@@ -136,15 +136,26 @@ def view_sql(table: Table) -> str:
         columns = f"* replace ({', '.join(fixed)})" if fixed else "*"
         live = f" where {_LIVE}" if table.name in PART_TABLES else ""
         return f"select {columns} from {stored}{live}"
+    rows = _rows_of_genes(table, [f.name for f in table.schema])
+    if table.and_of is not None:
+        rows += f" union all {_rows_of_genes(table.and_of, [f.name for f in table.schema])}"
+    return rows
+
+
+def _rows_of_genes(table: Table, names: list[str]) -> str:
+    """Return the query of the rows of a by-gene table, with these columns."""
     # A key is looked up by its position in the list. A query that does not use it does not read it.
+    stored, section = f"parts.{table.name}", [table.section] if table.section else []
+    lists, of_part = {*table.keys, table.value}, ", ".join(["slide_id", *section])
     keys = ", ".join(table.keys)
-    columns = ", ".join(f"{f.name}[i] as {f.name}" if f.name in table.keys else f.name for f in table.schema)
-    plain = ", ".join(f"p.{f.name}" for f in table.schema if f.name not in {*table.keys, table.value})
+    columns = ", ".join(f"{n}[i] as {n}" if n in table.keys else n for n in names)
+    plain = ", ".join(f"p.{f.name}" for f in table.schema if f.name not in lists)
     return (
-        f"with heads as (select slide_id, {keys} from {stored} where gene is null) select {columns} from ("
+        f"select {columns} from ("
         f"select {plain}, {keys}, unnest(p.{table.value}) as {table.value}, generate_subscripts(p.{table.value}, 1) as i "
         f"from (select {', '.join(f.name for f in table.schema if f.name not in table.keys)} from {stored} "
-        f"where gene is not null and {_LIVE}) p left join heads using (slide_id))"
+        f"where gene is not null and {_LIVE}) p "
+        f"left join (select {of_part}, {keys} from {stored} where gene is null) using ({of_part}))"
     )
 
 

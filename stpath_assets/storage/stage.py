@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, part_key
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, SLIDES, TABLES, Table
 
 _PARTS = f"{NAME}.parts"
+
+Sections = Mapping[str, tuple[dict[str, npt.NDArray], Iterable[tuple[Sequence[str], npt.NDArray]]]]
+"""Keys and blocks of genes of each section of a by-gene part."""
 
 
 @dataclass
@@ -71,13 +75,35 @@ class StageWriter:
         **constants: str,
     ) -> None:
         """Add a by-gene part; see `Store.write_by_gene`."""
+        self._write_sections(table, [tables_of_blocks(TABLES[table], self.slide_id, keys, blocks, constants)], keys)
+
+    def write_sections(
+        self,
+        table: str,
+        sections: Sections,
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a by-gene part that has sections: keys and blocks of each. Their keys have one length."""
+        spec = TABLES[table]
+        assert spec.section is not None
+        named = [
+            tables_of_blocks(spec, self.slide_id, keys, blocks, {spec.section: name})
+            for name, (keys, blocks) in sections.items()
+        ]
+        self._write_sections(table, named, next(iter(sections.values()))[0], summary)
+
+    def _write_sections(
+        self,
+        table: str,
+        sections: Sequence[Iterable[pa.Table]],
+        keys: dict[str, npt.NDArray],
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
         spec = TABLES[table]
         key = self._new_key(spec)
         with self._objects.draft(key) as path:
-            rows = write_parquet(
-                path, spec, tables_of_blocks(spec, self.slide_id, keys, blocks, constants), self.fingerprint
-            )
-        self.add_file(spec, key, (rows - 1) * len(next(iter(keys.values()))), None)
+            rows = write_parquet(path, spec, chain.from_iterable(sections), self.fingerprint, summary)
+        self.add_file(spec, key, (rows - len(sections)) * len(next(iter(keys.values()))), summary)
 
     def remove(self, table: str) -> None:
         """Remove the slide's earlier part of a table, without a new one."""

@@ -25,14 +25,24 @@ import pyarrow.parquet as pq
 from stpath_assets.errors import StorageError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import schema
-from stpath_assets.storage.by_gene import FACTS, SUMMARY, ByGene, blocks_of, read_genes, read_parquet, to_by_gene
+from stpath_assets.storage.by_gene import (
+    FACTS,
+    SUMMARY,
+    ByGene,
+    blocks_of,
+    columns_of,
+    mine_of,
+    read_genes,
+    read_parquet,
+    to_by_gene,
+)
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.lake import NAME, Cursor, Lake, quote
 from stpath_assets.storage.locks import lock
 from stpath_assets.storage.objects import Objects
 from stpath_assets.storage.part import OF_PART, OF_SLIDE, Part, check_slide_id, part_key, parts_where
-from stpath_assets.storage.stage import StageWriter, discard_file, is_known, register, take_out
+from stpath_assets.storage.stage import Sections, StageWriter, discard_file, is_known, register, take_out
 from stpath_assets.tables import FINGERPRINTS, LINEAGE, SLIDES, TABLES, Table
 
 CREATE_WAIT_S = 600.0
@@ -186,19 +196,25 @@ class Store:
         with self._opened(table, slide_id) as (file, part):
             return read_parquet(file, columns, self._shared(part))
 
-    def read_by_gene(self, table: str, slide_id: str, genes: Sequence[str] | None = None) -> ByGene:
-        """Return a slide's part of a by-gene table, with all genes or the existing ones of `genes`, in stored order."""
-        spec = TABLES[table]
-        assert spec.value is not None
-        with self._opened(table, slide_id) as (file, part):
-            if genes is not None:
-                return read_genes(spec, file, self._shared(part), genes)
-            return to_by_gene(spec, read_parquet(file, [*spec.keys, "gene", spec.value], self._shared(part)))
+    def read_by_gene(
+        self, table: str, slide_id: str, genes: Sequence[str] | None = None, section: str | None = None
+    ) -> ByGene:
+        """Return a slide's part of a by-gene table, with all genes or the existing ones of `genes`, in stored order.
 
-    def read_blocks(self, table: str, slide_id: str) -> Iterator[ByGene]:
-        """Yield a slide's part of a by-gene table, some genes at a time in stored order, to save memory."""
+        `section` says which of the part's sections, for a table that has them.
+        """
+        spec = TABLES[table]
         with self._opened(table, slide_id) as (file, part):
-            yield from blocks_of(TABLES[table], file, self._shared(part))
+            mine = mine_of(spec, self._shared(part), section)
+            if genes is not None:
+                return read_genes(spec, file, mine, genes)
+            return to_by_gene(spec, read_parquet(file, columns_of(spec), filters=mine))
+
+    def read_blocks(self, table: str, slide_id: str, section: str | None = None) -> Iterator[ByGene]:
+        """Yield a slide's part of a by-gene table, some genes at a time in stored order, to save memory."""
+        spec = TABLES[table]
+        with self._opened(table, slide_id) as (file, part):
+            yield from blocks_of(spec, file, mine_of(spec, self._shared(part), section))
 
     def fingerprint(self, table: str, slide_id: str) -> Fingerprint | None:
         """Return what a slide's part was made from, or None if there is no part."""
@@ -307,6 +323,18 @@ class Store:
         """
         with self.stage(slide_id, fingerprint) as stage:
             stage.write_by_gene(table, keys, blocks, **constants)
+
+    def write_sections(
+        self,
+        table: str,
+        slide_id: str,
+        sections: Sections,
+        fingerprint: Fingerprint,
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a slide's part of a by-gene table that has sections: keys and blocks of each, as for `write_by_gene`."""
+        with self.stage(slide_id, fingerprint) as stage:
+            stage.write_sections(table, sections, summary)
 
     @contextmanager
     def stage(self, slide_id: str, fingerprint: Fingerprint) -> Iterator[StageWriter]:
@@ -437,8 +465,7 @@ def _view_rows(spec: Table, rows: pa.Table) -> int:
     """Return how many rows stored rows have in their view."""
     if not spec.by_gene:
         return int(rows.num_rows)
-    part = to_by_gene(spec, rows)
-    return int(part.values.size)
+    return int(pc.sum(pc.list_value_length(rows[spec.value])).as_py() or 0)
 
 
 def _absent(table: str, slide_id: str) -> StorageError:

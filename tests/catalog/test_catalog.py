@@ -25,6 +25,7 @@ from stpath_assets.tables import (
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
     PART_TABLES,
+    REFERENCE_PREDICTIONS,
     SLIDES,
     SPOT_EXPRESSION,
     SPOT_REGISTRATION,
@@ -99,6 +100,9 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         stage.write(GIGAPATH_FEATURES.name, rows_of(GIGAPATH_FEATURES, slide_id, tile_id=TILES))
         stage.write(GIGAPATH_THROUGHPUT.name, rows_of(GIGAPATH_THROUGHPUT, slide_id, encoder=["demo"]))
         stage.write_by_gene(STPATH_PREDICTIONS.name, tiles, [(GENES, EXPRESSION)], model="stpath-demo")
+        by = {"tile_id": tiles["tile_id"], "distance_to_training": np.array([1.0, 2.0, 3.0], np.float32)}
+        fitted = {name: (by, [(GENES, EXPRESSION + 10)]) for name in ("knn:r", "ridge:r")}
+        stage.write_sections(REFERENCE_PREDICTIONS.name, fitted)
         stage.write_by_gene(SPOT_EXPRESSION.name, spots, [(GENES, COUNTS)])
         stage.write(SPOT_REGISTRATION.name, rows_of(SPOT_REGISTRATION, slide_id, verdict=["ok"]))
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
@@ -118,11 +122,13 @@ FULL = {
     "tile_grids": 3,
     "gigapath_features": 3,
     "gigapath_throughput": 1,
-    "stpath_predictions": 6,
+    "stpath_predictions": 6 + 12,
+    "reference_models": 0,
+    "reference_predictions": 12,
     "spot_expression": 4,
     "spot_registration": 1,
     "evaluation_metrics": 2,
-    "lineage": 7,
+    "lineage": 8,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -149,12 +155,15 @@ def test_an_empty_data_root_answers_with_no_rows(store: Store) -> None:
 
 def test_tables_stored_by_gene_are_a_row_a_value(store: Store) -> None:
     write_all(store, "a")
-    predicted = ask(
-        store, "select tile_id, gene, expression_log1p, model from stpath_predictions order by gene, tile_id"
-    )
-    assert predicted == [
-        (t, g, float(EXPRESSION[i, j]), "stpath-demo") for j, g in enumerate(GENES) for i, t in enumerate(TILES)
+    sql = "select tile_id, gene, expression_log1p, model from stpath_predictions order by model desc, gene, tile_id"
+    assert ask(store, sql) == [
+        (t, g, float(EXPRESSION[i, j]) + more, model)
+        for model, more in (("stpath-demo", 0), ("ridge:r", 10), ("knn:r", 10))
+        for j, g in enumerate(GENES)
+        for i, t in enumerate(TILES)
     ]
+    far = "select distinct tile_id, distance_to_training from reference_predictions order by 1"
+    assert ask(store, far) == list(zip(TILES, (1.0, 2.0, 3.0), strict=True))
     measured = ask(store, "select spot_id, x_px, y_px, gene, count from spot_expression order by gene, spot_id")
     spots = [("1x1", 10.0, 5.0), ("2x1", 20.0, 6.0)]
     assert measured == [(*s, g, int(COUNTS[i, j])) for j, g in enumerate(GENES) for i, s in enumerate(spots)]
@@ -165,7 +174,7 @@ def test_every_slide_at_once(store: Store) -> None:
         write_all(store, slide_id)
     assert counts(store) == {name: 3 * n for name, n in FULL.items()} | {"fingerprints": 1}
     per_slide = "select slide_id, count(*), count(distinct tile_id) from stpath_predictions group by all order by all"
-    assert ask(store, per_slide) == [(s, 6, 3) for s in ("a", "b", "c")]
+    assert ask(store, per_slide) == [(s, 18, 3) for s in ("a", "b", "c")]
 
 
 def test_every_view_is_described(store: Store) -> None:
@@ -177,7 +186,8 @@ def test_what_a_part_was_made_from_is_in_sql(store: Store) -> None:
     write_all(store, "a")
     found = ask(store, "select table_name, digest, facts->>'slide_sha256', row_count from lineage order by 1")
     assert [(t, d, sha) for t, d, sha, _ in found] == [(t, FACTS.digest, "0" * 64) for t in sorted(PART_TABLES)]
-    assert {t: n for t, _, _, n in found} == {t: FULL[t] for t, _, _, _ in found}
+    stored = FULL | {"stpath_predictions": 6}  # the view shows those of fitted predictors, too
+    assert {t: n for t, _, _, n in found} == {t: stored[t] for t, _, _, _ in found}
 
 
 # ---- parts that come and go
@@ -187,7 +197,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 6}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 7}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -206,7 +216,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 14}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 16}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -218,7 +228,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 14}
+    assert counts(store) == {**FULL, "lineage": 16}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:
@@ -366,9 +376,9 @@ def test_any_duckdb_client_opens_the_lake(store: Store, tmp_path: Path) -> None:
         load_extensions(connection, "sqlite_scanner", "ducklake")
         connection.execute(line)
         connection.execute("use lake.main")
-        assert connection.execute("select count(*) from stpath_predictions").fetchone() == (6,)
+        assert connection.execute("select count(*) from stpath_predictions").fetchone() == (18,)
         polars = connection.sql(
-            "select gene, avg(expression_log1p) m from stpath_predictions group by 1 order by 1"
+            "select gene, avg(expression_log1p) m from stpath_predictions where model = 'stpath-demo' group by 1 order by 1"
         ).pl()
     assert polars["gene"].to_list() == GENES
     np.testing.assert_allclose(polars["m"].to_list(), EXPRESSION.mean(0), rtol=1e-6)

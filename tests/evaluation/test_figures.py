@@ -43,10 +43,18 @@ def layout() -> Layout:
 
 def test_measured_and_predicted_have_one_colour_scale_and_one_place(layout: Layout) -> None:
     predicted, measured = np.linspace(0, 2, 12), np.linspace(1, 6, 5)
-    figure = comparison(layout, predicted, measured, title="t", scan=(np.zeros((20, 30, 3), np.uint8), (3000, 2000)))
-    scan, of_spots, of_tiles = figure.axes[:3]
-    (circles,), (squares,) = of_spots.collections, of_tiles.collections
-    assert circles.get_clim() == squares.get_clim() == (0.0, 6.0)
+    figure = comparison(
+        layout,
+        {"by A": predicted, "by B": predicted + 1},
+        measured,
+        title="t",
+        scan=(np.zeros((20, 30, 3), np.uint8), (3000, 2000)),
+    )
+    scan, of_spots, of_tiles, of_other = figure.axes[:4]
+    assert [axes.get_title() for axes in (scan, of_spots, of_tiles, of_other)] == ["scan", "measured", "by A", "by B"]
+    (circles,), (squares,), (others,) = of_spots.collections, of_tiles.collections, of_other.collections
+    np.testing.assert_allclose(others.get_array(), predicted + 1)
+    assert circles.get_clim() == squares.get_clim() == others.get_clim() == (0.0, 6.0)
     np.testing.assert_allclose(circles.get_offsets(), layout.spots_px * 0.0005)
     np.testing.assert_allclose(circles.get_array(), measured)
     np.testing.assert_allclose(squares.get_array(), predicted)
@@ -57,7 +65,7 @@ def test_measured_and_predicted_have_one_colour_scale_and_one_place(layout: Layo
 
 
 def test_without_spots_or_scan_their_panels_are_left_out(layout: Layout) -> None:
-    figure = comparison(layout, np.arange(12.0), None, title="t", demo=True)
+    figure = comparison(layout, {"predicted": np.arange(12.0)}, None, title="t")
     predicted, bar = figure.axes
-    assert "demo weights, not biology" in predicted.get_title()
+    assert predicted.get_title() == "predicted"
     assert bar.get_label() == "<colorbar>"

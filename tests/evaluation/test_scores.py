@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from stpath_assets.evaluation.protocols import CP10K, PROTOCOLS, RAW, noise_ceiling
-from stpath_assets.evaluation.scores import correlate, partial, score
+from stpath_assets.evaluation.scores import correlate, partial_r, score
 
 seeds = st.integers(0, 2**32 - 1)
 Pair = tuple[np.ndarray, np.ndarray]
@@ -98,7 +98,7 @@ def test_values_that_earlier_stages_must_refuse_are_no_scores() -> None:
 def test_r_beyond_depth_is_the_correlation_of_what_a_line_through_depth_leaves(seed: int) -> None:
     predicted, measured = sample(seed, k=30)
     depth = np.random.default_rng(seed + 1).normal(size=(30, 1)) + measured[:, :1]
-    found = partial(correlate(predicted, measured), correlate(predicted, depth), correlate(measured, depth))
+    found = partial_r(correlate(predicted, measured), correlate(predicted, depth), correlate(measured, depth))
     line = np.column_stack([np.ones(30), depth])
 
     def left(values: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_r_beyond_depth_is_the_correlation_of_what_a_line_through_depth_leaves(s
 def test_where_depth_says_all_nothing_is_left_to_score() -> None:
     depth, other = np.arange(9.0)[:, None], np.random.default_rng(0).normal(size=(9, 1))
     for x, y in ((depth * 2, other), (other, depth - 7)):
-        assert np.isnan(partial(correlate(x, y), correlate(x, depth), correlate(y, depth)))
+        assert np.isnan(partial_r(correlate(x, y), correlate(x, depth), correlate(y, depth)))
 
 
 # ---- scales and the noise ceiling

@@ -10,7 +10,7 @@ import pytest
 from stpath_assets.evaluation import storing
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.protocols import PROTOCOLS, noise_ceiling
-from stpath_assets.evaluation.scores import correlate, partial, score
+from stpath_assets.evaluation.scores import correlate, partial_r, score
 from stpath_assets.evaluation.storing import metrics_of
 from stpath_assets.tables import EVALUATION_METRICS
 
@@ -63,7 +63,7 @@ def test_each_score_is_that_of_its_function(which: int) -> None:
         "pearson_high": high,
         "n_effective": n,
         "r_depth": of_depth,
-        "r_beyond_depth": partial(r, correlate(section.predicted, log_depth), of_depth),
+        "r_beyond_depth": partial_r(r, correlate(section.predicted, log_depth), of_depth),
         "noise_ceiling": noise_ceiling(section.counts, section.depth, protocol.scale),
     }
     for name, values in expected.items():

@@ -54,7 +54,7 @@ def same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STPATH_FIGURE_GENES", FIGURE_GENES)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def demo_home(demo: tuple[Path, Ran]) -> Path:
     """The demo's data root. Not to be changed by a test."""
     home, ran = demo

@@ -27,11 +27,12 @@ def specs() -> dict[str, dg.AssetSpec]:
 
 
 def test_one_asset_a_stage_and_the_catalog() -> None:
-    assert set(specs()) == {*ASSETS, "catalog", "model"}
+    assert set(specs()) == {*ASSETS, "catalog", "model", "reference_models"}
 
 
 def test_data_flows_forward_only() -> None:
-    order = ["model", *ASSETS, "catalog"]
+    first = ["slides", "tile_grids", "gigapath_features", "spot_expression", "spot_registration"]
+    order = ["model", *first, "reference_models", *[name for name in ASSETS if name not in first], "catalog"]
     for name, spec in specs().items():
         for dep in spec.deps:
             assert order.index(dep.asset_key.to_user_string()) < order.index(name)
@@ -57,7 +58,8 @@ def test_assets_depend_on_what_their_stages_say() -> None:
     found = specs()
     for stage in STAGES.values():
         of_model = {"model"} if stage.name in ("gigapath_features", "stpath_predictions") else set()
-        assert {d.asset_key.to_user_string() for d in found[stage.name].deps} == {*stage.parents, *of_model}
+        fitted = {"reference_models"} if stage.name == "reference_predictions" else set()
+        assert {d.asset_key.to_user_string() for d in found[stage.name].deps} == {*stage.parents, *of_model, *fitted}
         assert found[stage.name].code_version == stage.code_version
 
 

@@ -37,6 +37,9 @@ METRICS, SPOTS, PREDICTIONS = EVALUATION_METRICS.name, SPOT_EXPRESSION.name, STP
 FEATURES, TILES, THROUGHPUT = GIGAPATH_FEATURES.name, "tile_grids", "gigapath_throughput"
 SHA = "0" * 64
 FINGERPRINT = start(slide_sha256=SHA, slide_mpp=0.5)
+SECTIONS = {"knn:n": "ABCDE", "ridge:n": "BCDEF"}
+"""Sections of a part, with their genes: others in each."""
+
 FILES = [t.name for t in TABLES.values() if not t.inline]
 
 _processes = multiprocessing.get_context("forkserver")
@@ -96,6 +99,10 @@ def write_any(store: Store, table: str, slide_id: str = "a", fingerprint: Finger
     keys = {k: np.array(["t1", "t2"], object) if k.endswith("_id") else np.array([1.5, 2.5]) for k in spec.keys}
     kind = np.int32 if table == SPOTS else np.float32
     values = np.random.default_rng(7).integers(0, 99, (2, 5)).astype(kind)
+    if spec.section:
+        sections = {name: (keys, [(list(genes), values + i)]) for i, (name, genes) in enumerate(SECTIONS.items())}
+        store.write_sections(table, slide_id, sections, fingerprint, {"written": "by sections"})
+        return
     constants = {} if table == SPOTS else {"model": "stpath"}
     store.write_by_gene(table, slide_id, keys, [(["A", "B", "C", "D", "E"], values)], fingerprint, **constants)
 
@@ -103,11 +110,18 @@ def write_any(store: Store, table: str, slide_id: str = "a", fingerprint: Finger
 def content(store: Store, table: str, slide_id: str) -> Any:
     """All that is read of a part, comparable; the order of rows is no part of a table."""
     if TABLES[table].by_gene:
-        part, blocks = store.read_by_gene(table, slide_id), list(store.read_blocks(table, slide_id))
-        assert [gene for block in blocks for gene in block.genes] == part.genes
-        assert np.concatenate([block.values.T for block in blocks]).T.tolist() == part.values.tolist()
-        return part.genes, {k: v.tolist() for k, v in part.keys.items()}, part.values.tolist()
+        return [_by_gene(store, table, slide_id, s) for s in (SECTIONS if TABLES[table].section else [None])]
     return sorted(repr(r) for r in store.read(table, slide_id).to_pylist())
+
+
+def _by_gene(store: Store, table: str, slide_id: str, section: str | None) -> Any:
+    part = store.read_by_gene(table, slide_id, section=section)
+    blocks = list(store.read_blocks(table, slide_id, section))
+    assert [gene for block in blocks for gene in block.genes] == part.genes
+    assert np.concatenate([block.values.T for block in blocks]).T.tolist() == part.values.tolist()
+    one = store.read_by_gene(table, slide_id, part.genes[1:2], section)
+    assert (one.genes, one.values.tolist()) == (part.genes[1:2], part.values[:, 1:2].tolist())
+    return section, part.genes, {k: v.tolist() for k, v in part.keys.items()}, part.values.tolist()
 
 
 def contents(store: Store) -> dict[tuple[str, str], Any]:
@@ -207,5 +221,5 @@ def write_two(store: Store) -> tuple[Any, Any]:
     store.write(METRICS, "a", metrics(3, 9.0), made_from(2))
     assert set(store.read(METRICS, "a")["mse"].to_pylist()) == {9.0}
     seen = views(store)
-    assert len(seen[PREDICTIONS]) == 20
+    assert len(seen[PREDICTIONS]) == 20 + 40, "those of fitted predictors, too"
     return contents(store), seen

@@ -76,6 +76,9 @@ class Stage:
     def write_by_gene(self, table: str, _: str, keys: Any, blocks: Any, __: Any, **constants: str) -> None:
         self._stage.write_by_gene(table, keys, blocks, **constants)
 
+    def write_sections(self, table: str, _: str, sections: Any, __: Any, summary: Any) -> None:
+        self._stage.write_sections(table, sections, summary)
+
 
 @pytest.fixture
 def cohort(cohort_root: Store, tmp_path: Path) -> Store:
@@ -100,7 +103,7 @@ def test_merging_keeps_every_value(cohort: Store) -> None:
     assert views(cohort) == seen
     assert {p.file for p in cohort.parts()} == merged_files(cohort)
     assert contents(Store(cohort.home)) == before
-    assert plain_client(cohort.home).execute(f"select count(*) from {PREDICTIONS}").fetchall() == [(40,)]
+    assert plain_client(cohort.home).execute(f"select count(*) from {PREDICTIONS}").fetchall() == [(120,)]
     assert merge(cohort) == (0, 0), "what is merged is left alone"
     for part in cohort.parts():
         assert cohort.verify(part) is None

@@ -141,6 +141,8 @@ def require_all(root: Path) -> None:
         "slides": 3, TILES: 9, FEATURES: 9, THROUGHPUT: 3, METRICS: 9, PREDICTIONS: 15, SPOTS: 15, "lineage": 18,
         "fingerprints": 18, "failures": 0, "quarantine": 0,
             "spot_registration": 0,
+            "reference_models": 0,
+            "reference_predictions": 0,
     }  # fmt: skip
     assert old_files(root) == []
 

@@ -15,6 +15,7 @@ from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.comparisons import draw_comparisons
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
+from stpath_assets.prediction.stored import models_of
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import store_spots
@@ -93,7 +94,11 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
                 "scatter": pictures.small_jpegs_of(scatters, 360),
             }
             shown = {f"{kind}_{gene}": picture(uri, gene) for kind, of in drawn.items() for gene, uri in of.items()}
-            return {**summarize(store, row.slide_id), **shown}
+            models = models_of(store, row.slide_id)
+            # Numbers of the first model have the plain names, which the UI plots over slides.
+            numbers = {f"{name}_{m}" if i else name: value for i, m in enumerate(models)
+                       for name, value in summarize(store, row.slide_id, m).items()}  # fmt: skip
+            return {**numbers, "models": ", ".join(models), **shown}
 
         return Report(made, describe)
 

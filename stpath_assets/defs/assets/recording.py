@@ -17,14 +17,14 @@ from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, Plan, working
 from stpath_assets.storage import Outcome, Store
-from stpath_assets.tables import Table
+from stpath_assets.tables import REFERENCE_MODELS, Table
 
 # Dagster's own tags for versions.
 _CODE_VERSION = "dagster/code_version"
 _DATA_VERSION = "dagster/data_version"
 _GIVEN = "dagster/data_version_is_user_provided"
 # Ours: the form of the metadata, which checks read again from an earlier event. Raised when a name is added.
-_FORM, _FORM_NOW = "stpath/metadata", "4"
+_FORM, _FORM_NOW = "stpath/metadata", "5"
 _INPUT_VERSION = "dagster/input_data_version/"
 _INPUT_EVENT = "dagster/input_event_pointer/"
 
@@ -103,6 +103,13 @@ class Recorder:
             tags |= _input_tags(parent, self._last(parent, slide_id))
         if MODEL in self.context.assets_def.asset_deps[self.context.asset_key]:
             tags |= _input_tags(MODEL.to_user_string(), self._model())
+        if _REFERENCES in self.context.assets_def.asset_deps[self.context.asset_key]:
+            # Before the first `fit` there is no version; Dagster's own runs then record these two.
+            none = {
+                f"{_INPUT_EVENT}{REFERENCE_MODELS.name}": "NULL",
+                f"{_INPUT_VERSION}{REFERENCE_MODELS.name}": "INITIAL",
+            }
+            tags |= _input_tags(REFERENCE_MODELS.name, self._of_references()) or none
         key = self.context.asset_key
         self.context.log_event(dg.AssetMaterialization(key, partition=slide_id, metadata=metadata, tags=tags))
         values = {name: getattr(value, "value", value) for name, value in metadata.items()}
@@ -145,10 +152,17 @@ class Recorder:
             self._observed = observe(self.context.instance, self.settings)
         return self._observed
 
+    def _of_references(self) -> dg.EventLogRecord | None:
+        """Return the last materialization of the fitted predictors."""
+        return next(iter(self.context.instance.fetch_materializations(_REFERENCES, limit=1).records), None)
+
     def _last(self, stage: str, slide_id: str) -> dg.EventLogRecord | None:
         """Return a slide's last materialization of a stage."""
         of_slide = dg.AssetRecordsFilter(dg.AssetKey(stage), asset_partitions=[slide_id])
         return next(iter(self.context.instance.fetch_materializations(of_slide, limit=1).records), None)
+
+
+_REFERENCES = dg.AssetKey(REFERENCE_MODELS.name)
 
 
 def _input_tags(parent: str, last: dg.EventLogRecord | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What all per-slide assets share: partitions, documentation, checks, and how a backfill cuts them into runs."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,12 @@ GPU_TAGS: dict[str, Any] = {
 
 
 def per_slide(
-    table: Table, *, description: str, gpu: bool = False, checks: dict[str, str] | None = None
+    table: Table, *, description: str, gpu: bool = False, checks: dict[str, str] | None = None, also: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return the decorator of an asset that stores one part of `table` per slide, in runs of up to `slides_per_run` slides.
 
-    Its dependencies and code version are those of its stage. `checks` has the description of each of its checks by name; every
-    asset also has the check `can_be_made`.
+    Its dependencies and code version are those of its stage; `also` names further assets, of all slides. `checks` has the
+    description of each of its checks by name; every asset also has the check `can_be_made`.
     """
     stage = STAGES[table.name]
     described = {
@@ -46,7 +46,7 @@ def per_slide(
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.asset(
             name=table.name,
-            deps=[*stage.parents, *(["model"] if gpu else [])],
+            deps=[*stage.parents, *(["model"] if gpu else []), *also],
             partitions_def=partitions.SLIDES,
             group_name=SLIDE_GROUP,
             description=f"One row is {table.row}. {description}",

@@ -27,13 +27,48 @@ class Linear:
         return (features.astype(np.float64) @ self.weights + self.bias).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class ThroughDepth:
+    """A line for each gene through the predicted log depth: `(features @ weights) * slope + offset`, weights (D,), slope and
+    offset (G,).
+    """
+
+    weights: Matrix
+    slope: Matrix
+    offset: Matrix
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that it consists of."""
+        return {"weights": self.weights, "slope": self.slope, "offset": self.offset}
+
+    def predict(self, features: Matrix) -> Matrix:
+        """Return (N, G) from features (N, D)."""
+        depth = features.astype(np.float64) @ self.weights
+        return (depth[:, None] * self.slope + self.offset).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean (G,) of each gene, whatever the tile."""
+
+    mean: Matrix
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All that it consists of."""
+        return {"mean": self.mean}
+
+    def predict(self, features: Matrix) -> Matrix:
+        """Return (N, G) for features (N, D)."""
+        return np.repeat(self.mean[None], len(features), axis=0)
+
+
 def fit_ridge(training: Training) -> Linear:
     """Fit ridge regression on standardized features; the penalty is chosen by leave-one-out, one for all genes."""
     weights, bias = _ridge(training.features, training.values)
     return Linear(weights.astype(np.float32), bias.astype(np.float32))
 
 
-def fit_depth(training: Training) -> Linear:
+def fit_depth(training: Training) -> ThroughDepth:
     """Fit the depth by ridge regression, and each gene as a line through the predicted depth: what it is worth to know where
     there is much RNA, and nothing else.
     """
@@ -43,13 +78,12 @@ def fit_depth(training: Training) -> Linear:
     square = float((centred**2).sum())
     slope = (centred * (training.values - mean)).sum(axis=0) / square if square > 0 else np.zeros_like(mean)
     offset = mean + slope * (bias[0] - predicted.mean())
-    return Linear((weights * slope).astype(np.float32), offset.astype(np.float32))
+    return ThroughDepth(weights[:, 0].astype(np.float32), slope.astype(np.float32), offset.astype(np.float32))
 
 
-def fit_mean(training: Training) -> Linear:
+def fit_mean(training: Training) -> Mean:
     """Predict each gene's mean over the training spots, whatever the tile. Its r is undefined; R² and MSE are not."""
-    nothing = np.zeros((training.features.shape[1], len(training.genes)), np.float32)
-    return Linear(nothing, training.values.mean(axis=0).astype(np.float32))
+    return Mean(training.values.mean(axis=0).astype(np.float32))
 
 
 def _ridge(

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from stpath_assets.errors import FeatureError, WeightsError, describe
 from stpath_assets.prediction.predict import to_anndata
 from stpath_assets.prediction.predictors.base import Matrix, Predictor
-from stpath_assets.prediction.predictors.linear import Linear
+from stpath_assets.prediction.predictors.linear import Linear, Mean, ThroughDepth
 from stpath_assets.prediction.predictors.neighbours import Neighbours
 from stpath_assets.storage import atomic_file
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from stpath_assets.features import Features
 
-VERSION = 1
+VERSION = 2
+_TYPES: dict[str, Any] = {"ridge": Linear, "knn": Neighbours, "depth_only": ThroughDepth, "mean": Mean}
 NEAREST = 5
 """Training tiles to which the distance of a tile is measured."""
 AXES = 20
@@ -30,7 +31,7 @@ AXES = 20
 @dataclass(frozen=True)
 class About:
     """What a predictor is: `kind` of `KINDS`, a name of the user's, the genes and their scale, the encoder whose features it
-    takes, and the slides and patients it was fitted to.
+    takes, and the slides it was fitted to, with their patients ("" if unknown).
     """
 
     kind: str
@@ -75,23 +76,35 @@ class Space:
         there = ((features - self.mean) / self.spread @ self.axes).astype(np.float32)
         return (_distances(there, self.tiles) / self.typical).astype(np.float32)
 
+    def share_of_copies(self, features: Matrix) -> float:
+        """Return the share of tiles (N, D) that have a training tile within a tenth of the typical distance."""
+        there = ((features - self.mean) / self.spread @ self.axes).astype(np.float32)
+        return float((_nearest(there, self.tiles, 1)[:, 0] < 0.1 * self.typical).mean())
+
 
 def _distances(some: Matrix, tiles: Matrix, skip: int = 0) -> npt.NDArray[np.float64]:
     """Return the mean distance to the nearest tiles, without the first `skip` of them."""
-    from scipy.spatial import cKDTree
+    found = _nearest(some, tiles, NEAREST + skip)
+    return found[:, min(skip, found.shape[1] - 1) :].mean(axis=1)
 
-    k = min(NEAREST + skip, len(tiles))
-    found = np.asarray(cKDTree(tiles).query(some, k=k)[0]).reshape(len(some), -1)
-    return found[:, min(skip, k - 1) :].mean(axis=1)
+
+def _nearest(some: Matrix, tiles: Matrix, k: int) -> npt.NDArray[np.float64]:
+    """Return the distances of each to the k nearest tiles, nearest first."""
+    from sklearn.neighbors import NearestNeighbors
+
+    # In double precision: distances come from products, and near copies would drown in float32's rounding.
+    found = NearestNeighbors(n_neighbors=min(k, len(tiles)), algorithm="brute").fit(tiles.astype(np.float64))
+    return np.asarray(found.kneighbors(some.astype(np.float64))[0])
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A fitted predictor with what it was fitted to."""
+    """A fitted predictor with what it was fitted to. `baselines` are simpler ones, by kind, fitted to the same."""
 
     about: About
     predictor: Predictor
     space: Space = field(repr=False)
+    baselines: dict[str, Predictor] = field(default_factory=dict, repr=False)
 
     def predict(self, features: "Features", *, allow_trained: bool = False) -> "anndata.AnnData":
         """Predict a slide's tiles, in the form of `predict_expression`: X is on `about.scale`, and obs has
@@ -101,11 +114,7 @@ class Reference:
         such a score would say nothing.
         """
         about = self.about
-        if features.encoder != about.encoder or features.matrix.shape[1] != len(self.space.mean):
-            raise FeatureError(
-                f"{features.slide_id}: features are the {features.encoder} encoder's, but {about.model} takes {about.encoder}'s; "
-                f"embed with {about.encoder}"
-            )
+        self.require_encoder(features)
         if features.slide_id in about.slides and not allow_trained:
             raise FeatureError(
                 f"{features.slide_id}: {about.model} was fitted to this slide, so its score would say nothing; "
@@ -118,34 +127,57 @@ class Reference:
         data.obs["distance_to_training"] = self.space.distance(features.matrix)
         return data
 
+    def require_encoder(self, features: "Features") -> None:
+        """Raise `FeatureError` for features of another encoder than it takes."""
+        about = self.about
+        if features.encoder != about.encoder or features.matrix.shape[1] != len(self.space.mean):
+            raise FeatureError(
+                f"{features.slide_id}: features are the {features.encoder} encoder's, but {about.model} takes {about.encoder}'s; "
+                f"embed with {about.encoder}"
+            )
+
     def save(self, path: str | Path) -> None:
         """Write it to a file (.npz), atomically. The file holds arrays and text, no code."""
-        arrays = {f"space_{k}": v for k, v in asdict(self.space).items()} | {
-            f"predictor_{k}": v for k, v in self.predictor.arrays().items()
+        with atomic_file(Path(path)) as draft, draft.open("wb") as file:
+            self.write(file)
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write it to an open file."""
+        fitted = {self.about.kind: self.predictor, **self.baselines}
+        arrays = {f"space/{k}": v for k, v in asdict(self.space).items()} | {
+            f"{kind}/{k}": v for kind, predictor in fitted.items() for k, v in predictor.arrays().items()
         }
         text = json.dumps({"version": VERSION, **asdict(self.about)}, ensure_ascii=False)
-        with atomic_file(Path(path)) as draft, draft.open("wb") as file:
-            np.savez(file, about=np.array(text), **arrays)
+        np.savez(file, about=np.array(text), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
         """Read it from a file. Raises `WeightsError` for a file that is none, or of another version."""
         try:
-            with open(path, "rb") as opened:
-                if opened.read(2) != b"PK":  # NumPy would take it for a pickle, and advise to trust it
-                    raise ValueError("it is no .npz")
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as file:
+                return cls.read(file, path)
+        except OSError as e:
+            raise WeightsError(f"{path}: cannot be read as a fitted predictor ({describe(e)}); fit it again") from e
+
+    @classmethod
+    def read(cls, opened: IO[bytes], path: str | Path) -> "Reference":
+        """Read it from an open file; `path` is its name in messages. Raises as `load`."""
+        try:
+            if opened.read(2) != b"PK":  # NumPy would take it for a pickle, and advise to trust it
+                raise ValueError("it is no .npz")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = {name: file[name] for name in file.files}
             if about.pop("version") != VERSION:
                 raise ValueError("it is of another version")
-            of: dict[str, dict[str, Any]] = {"space": {}, "predictor": {}}
+            of: dict[str, dict[str, Any]] = {}
             for name, value in arrays.items():
-                whose, _, rest = name.partition("_")
-                if whose in of:
-                    of[whose][rest] = value
-            of["space"]["typical"] = float(of["space"]["typical"])
-            kind: Any = Neighbours if about["kind"] == "knn" else Linear
-            return cls(About(**about), kind(**of["predictor"]), Space(**of["space"]))
+                whose, _, rest = name.partition("/")
+                of.setdefault(whose, {})[rest] = value
+            space = of.pop("space")
+            space["typical"] = float(space["typical"])
+            fitted = {kind: _TYPES[kind](**of[kind]) for kind in of if kind in _TYPES}
+            return cls(About(**about), fitted.pop(about["kind"]), Space(**space), fitted)
         except Exception as e:  # zipfile, JSON, missing names: whatever a damaged file raises
             raise WeightsError(f"{path}: cannot be read as a fitted predictor ({describe(e)}); fit it again") from e
