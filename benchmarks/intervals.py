@@ -62,11 +62,16 @@ def main() -> None:
 
 def fields(xy_um: Values, range_um: float, seed: int) -> tuple[Values, Values]:
     """Pairs of fields, (K, TRIES) each, of correlation RHO."""
-    rng, k = np.random.default_rng(seed), len(xy_um)
-    distance = scipy.spatial.distance.cdist(xy_um, xy_um)
-    root = np.linalg.cholesky((np.exp(-distance / range_um) if range_um else np.eye(k)) + 1e-9 * np.eye(k))
+    rng, k, root = np.random.default_rng(seed), len(xy_um), likeness(xy_um, range_um)
     a, b = root @ rng.standard_normal((k, TRIES)), root @ rng.standard_normal((k, TRIES))
     return a, RHO * a + np.sqrt(1 - RHO**2) * b
+
+
+def likeness(xy_um: Values, range_um: float) -> Values:
+    """The (K, K) root of the covariance of a field that is alike over some distance: independent values times it are one."""
+    k, distance = len(xy_um), scipy.spatial.distance.cdist(xy_um, xy_um)
+    covariance = np.exp(-distance / range_um) if range_um else np.eye(k)
+    return np.asarray(np.linalg.cholesky(covariance + 1e-9 * np.eye(k)))
 
 
 def held(low: Values, high: Values) -> float:

@@ -401,6 +401,33 @@ EVALUATION_METRICS = Table(
     ),
 )
 
+MODEL_COMPARISON = Table(
+    "model_comparison",
+    "a difference of two models' scores for one gene of a slide, over the same spots",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("gene", pa.string(), "gene symbol"),
+            _column("protocol", pa.string(), "as in `evaluation_metrics`"),
+            _column("model", pa.string(), "one model"),
+            _column("than", pa.string(), "the other model"),
+            _column(
+                "r_difference",
+                pa.float64(),
+                "Pearson r of `model` less that of `than`; NULL if either is",
+                nullable=True,
+            ),
+            _column(
+                "low", pa.float64(), "lower end of the difference's 95 % interval; NULL if undefined", nullable=True
+            ),
+            _column(
+                "high", pa.float64(), "upper end of the difference's 95 % interval; NULL if undefined", nullable=True
+            ),
+        ]
+    ),
+    asset="evaluation_metrics",
+)
+
 _FACTS = _column("facts", pa.string(), "JSON: everything that the part was made from")
 
 FINGERPRINTS = Table(
@@ -482,6 +509,7 @@ TABLES: dict[str, Table] = {
         REFERENCE_MODELS,
         REFERENCE_PREDICTIONS,
         EVALUATION_METRICS,
+        MODEL_COMPARISON,
         LINEAGE,
         FINGERPRINTS,
         FAILURES,
@@ -493,6 +521,71 @@ PART_TABLES = frozenset(TABLES) - {
     t.name for t in (SLIDES, LINEAGE, FINGERPRINTS, FAILURES, QUARANTINE, REFERENCE_MODELS)
 }
 """The tables of slides' parts. The others describe the parts."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view that is computed from tables when it is read. `sql` has a `{table}` for each table that it reads."""
+
+    name: str
+    row: str
+    columns: tuple[pa.Field, ...]
+    sql: str
+
+
+_T_975 = (
+    "12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, "
+    "2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042"
+)
+"""97.5 % points of Student's t for 1 to 30 degrees of freedom."""
+
+GENE_RELIABILITY = View(
+    "gene_reliability",
+    "how well a model predicts a gene in an organ, over all patients",
+    (
+        _column("gene", pa.string(), "gene symbol"),
+        _column("organ", pa.string(), "organ token of STPath; NULL is its padding token", nullable=True),
+        _MODEL,
+        _column("protocol", pa.string(), "as in `evaluation_metrics`"),
+        _column("slides", pa.int64(), "slides with an r for the gene"),
+        _column("patients", pa.int64(), "patients of these; a slide whose patient is not known counts as one"),
+        _column("r", pa.float64(), "mean Pearson r: of a patient's slides, then of patients, as Fisher's z"),
+        _column(
+            "r_low",
+            pa.float64(),
+            "lower end of r's 95 % interval over patients (Student's t of Fisher's z); NULL for one patient",
+            nullable=True,
+        ),
+        _column("r_high", pa.float64(), "upper end of the same", nullable=True),
+        _column("r_beyond_depth", pa.float64(), "mean of `r_beyond_depth`, likewise", nullable=True),
+        _column("r_depth", pa.float64(), "mean of `r_depth`, likewise", nullable=True),
+        _column("noise_ceiling", pa.float64(), "mean of `noise_ceiling` over patients", nullable=True),
+    ),
+    # Slides whose spots do not fit, and scores that are too good to be true, say nothing of a gene. r of 1 has no z.
+    f"""with scored as (
+  select m.gene, s.organ, m.model, m.protocol, m.slide_id, coalesce(s.patient_id, '/' || m.slide_id) as patient,
+    atanh(greatest(least(m.pearson_r, 1 - 1e-12), 1e-12 - 1)) as z,
+    atanh(greatest(least(m.r_beyond_depth, 1 - 1e-12), 1e-12 - 1)) as z_beyond,
+    atanh(greatest(least(m.r_depth, 1 - 1e-12), 1e-12 - 1)) as z_depth, m.noise_ceiling
+  from ({{evaluation_metrics}}) m join ({{slides}}) s using (slide_id) left join ({{spot_registration}}) f using (slide_id)
+  where m.pearson_r is not null and coalesce(f.verdict, 'ok') <> 'suspect' and coalesce(m.relation, '') <> 'same patient'
+), of_patients as (
+  select gene, organ, model, protocol, patient, count(*) as slides, avg(z) as z, avg(z_beyond) as z_beyond,
+    avg(z_depth) as z_depth, avg(noise_ceiling) as noise_ceiling
+  from scored group by all
+), of_genes as (
+  select gene, organ, model, protocol, sum(slides)::bigint as slides, count(*) as patients, avg(z) as z, stddev_samp(z) as sd,
+    avg(z_beyond) as z_beyond, avg(z_depth) as z_depth, avg(noise_ceiling) as noise_ceiling
+  from of_patients group by all
+), reach as (
+  select *, case when patients > 1 then sd / sqrt(patients) * ([{_T_975}, 1.96])[least(patients - 1, 31)] end as reach
+  from of_genes
+)
+select gene, organ, model, protocol, slides, patients, tanh(z) as r, tanh(z - reach) as r_low, tanh(z + reach) as r_high,
+  tanh(z_beyond) as r_beyond_depth, tanh(z_depth) as r_depth, noise_ceiling from reach""",
+)
+
+VIEWS: dict[str, View] = {v.name: v for v in (GENE_RELIABILITY,)}
 
 
 def to_markdown() -> str:
@@ -522,6 +615,11 @@ def to_markdown() -> str:
             lines += [f"The view shows the rows of `{table.and_of.name}`, too.", ""]
         lines += ["| column | type | meaning |", "|---|---|---|"]
         for column in table.view_columns():
+            lines.append(f"| `{column.name}` | {column.type} | {column.metadata[b'description'].decode()} |")
+    for view in VIEWS.values():
+        lines += ["", f"## {view.name}", "", f"One row is {view.row}. Computed when it is read.", ""]
+        lines += ["| column | type | meaning |", "|---|---|---|"]
+        for column in view.columns:
             lines.append(f"| `{column.name}` | {column.type} | {column.metadata[b'description'].decode()} |")
     return "\n".join(lines)
 

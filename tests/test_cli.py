@@ -101,6 +101,12 @@ def test_sql_in_every_form(home: Path) -> None:
     rows = json.loads(sa("sql", query, "--home", home, "--format", "json").stdout)
     assert [r["gene"] for r in rows] == ["EPCAM", "VIM"]
     assert pl.read_csv(io.StringIO(sa("sql", query, "--home", home, "--format", "csv").stdout)).to_dicts() == rows
+    none = [
+        sa("sql", "select * from slides where slide_id = 'x'", "--home", home, "--format", form)
+        for form in ("json", "csv")
+    ]
+    assert (json.loads(none[0].stdout), len(none[1].stdout.splitlines())) == ([], 1), "no row is no error"
+    assert "0 rows" in sa("sql", "select slide_id from slides where slide_id = 'x'", "--home", home).stdout
     stored = CliRunner().invoke(main, ["sql", query, "--home", str(home), "--format", "parquet"]).stdout_bytes
     assert pl.read_parquet(io.BytesIO(stored)).to_dicts() == rows
     assert "EPCAM" in sa("sql", query, "--home", home).stdout

@@ -164,7 +164,10 @@ class Result:
         self.types = [str(d[1]) for d in described]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as Arrow batches. Raises `QueryError` when a limit of rows, seconds or bytes is exceeded."""
+        """Yield the rows as Arrow batches, at least one, which is empty if there is no row.
+
+        Raises `QueryError` when a limit of rows, seconds or bytes is exceeded.
+        """
         return self._batches(self._reader())
 
     def to_arrow(self) -> pa.Table:
@@ -198,9 +201,13 @@ class Result:
         return self._step(lambda: cursor.to_arrow_reader(BATCH_ROWS))
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        any_yet = False
         while (batch := self._step(lambda: next(reader, None))) is not None:
             self._count(batch.num_rows)
+            any_yet = True
             yield batch
+        if not any_yet:
+            yield pa.RecordBatch.from_pylist([], reader.schema)
         self.close()
 
     def _count(self, rows: int) -> None:

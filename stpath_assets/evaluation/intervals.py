@@ -37,6 +37,22 @@ def fisher(r: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Values, Values]:
         return np.tanh(z - reach), np.tanh(z + reach)
 
 
+def difference(r_a: Values, r_b: Values, r_ab: Values, n: Values) -> tuple[Values, Values]:
+    """Return the 95 % interval of r_a - r_b, two correlations with the same measurement; r_ab is that of the predictions.
+
+    From both intervals of n independent spots and the correlation of both estimates (Zou, Psychological Methods 12, 2007). NaN
+    where one of them is undefined.
+    """
+    low_a, high_a = fisher(r_a, n)
+    low_b, high_b = fisher(r_b, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = ((r_ab - r_a * r_b / 2) * (1 - r_a**2 - r_b**2 - r_ab**2) + r_ab**3) / ((1 - r_a**2) * (1 - r_b**2))
+        both = np.clip(both, -1, 1)
+        down = (r_a - low_a) ** 2 + (high_b - r_b) ** 2 - 2 * both * (r_a - low_a) * (high_b - r_b)
+        up = (high_a - r_a) ** 2 + (r_b - low_b) ** 2 - 2 * both * (high_a - r_a) * (r_b - low_b)
+        return r_a - r_b - np.sqrt(np.maximum(down, 0)), r_a - r_b + np.sqrt(np.maximum(up, 0))
+
+
 def pitch_of(xy_um: Values) -> float:
     """Return the median distance of a spot to its nearest neighbour, µm; 0 for fewer than two spots."""
     if len(xy_um) < 2:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stpath_assets.evaluation import protocols
+from stpath_assets.evaluation.differences import differences_of
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling
@@ -23,8 +24,11 @@ from stpath_assets.prediction.stored import models_of, predicted_genes, read_pre
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, MODEL_COMPARISON, SPOT_EXPRESSION, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
+
+CONSTANT = "mean:"
+"""Models of which no r is defined, so that there is nothing to compare."""
 
 _GENES = 512  # scored at a time, so that memory does not grow with the panel
 
@@ -54,37 +58,45 @@ def store_metrics(store: Store, slide_id: str) -> Outcome:
     predicted_from = require_predictions(store, slide_id)
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
     if measured_from is None or not predicted_from:
-        store.remove([EVALUATION_METRICS.name], slide_id)
+        store.remove([EVALUATION_METRICS.name, MODEL_COMPARISON.name], slide_id)
         why = (
             "has no measured spots (--spots)" if measured_from is None else "has no prediction by the models asked for"
         )
         made_from = predicted_from[0] if predicted_from else store.require(TILE_GRIDS.name, slide_id)
         return Outcome(made_from, False, (f"{slide_id}: {why}, so it is not scored",))
     fingerprint = metrics_from(predicted_from, measured_from)
-    if store.is_current(EVALUATION_METRICS.name, slide_id, fingerprint):
+    if all(store.is_current(table.name, slide_id, fingerprint) for table in (EVALUATION_METRICS, MODEL_COMPARISON)):
         return Outcome(fingerprint, False)
     measured = read_depth(store, slide_id)
     pairs = _pairs(store, slide_id, measured.xy_px)
     notes, tables, relations = [], [EVALUATION_METRICS.schema.empty_table()], relations_of(store, slide_id)
     if len(pairs.spot) == 0:
         notes.append(f"{slide_id}: none of its {len(measured.depth)} spots lies on a tile, so its metrics are empty")
-    known = set(measured.genes)
+    known, scored = set(measured.genes), dict[str, list[str]]()
     for model in models_of(store, slide_id) if len(pairs.spot) else ():
         genes = predicted_genes(store, slide_id, model)
         missing = [gene for gene in genes if gene not in known]
         if missing:
             some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
+        shared = [gene for gene in genes if gene in known]
         tables += metrics_of(
             slide_id,
             model,
             measured.depth[pairs.spot],
             pairs.xy_um,
-            partial(_values, store, slide_id, model, pairs),
-            [gene for gene in genes if gene in known],
+            partial(_values, store, slide_id, pairs, model),
+            shared,
             relations.get(model),
         )
-    store.write(EVALUATION_METRICS.name, slide_id, pa.concat_tables(tables).combine_chunks(), fingerprint)
+        if not model.startswith(CONSTANT):
+            scored[model] = shared
+    read = partial(_values, store, slide_id, pairs)
+    different = differences_of(slide_id, scored, measured.depth[pairs.spot], pairs.xy_um, read)
+    with store.stage(slide_id, fingerprint) as stage:
+        stage.write(EVALUATION_METRICS.name, pa.concat_tables(tables).combine_chunks())
+        compared = [MODEL_COMPARISON.schema.empty_table(), *different]
+        stage.write(MODEL_COMPARISON.name, pa.concat_tables(compared).combine_chunks())
     return Outcome(fingerprint, True, tuple(dict.fromkeys(notes)))
 
 
@@ -176,7 +188,7 @@ def _pairs(store: Store, slide_id: str, xy_px: Values) -> _Pairs:
     return _Pairs(spot, tile, xy[spot] * um_per_px)
 
 
-def _values(store: Store, slide_id: str, model: str, pairs: _Pairs, genes: Sequence[str]) -> tuple[Values, Values]:
+def _values(store: Store, slide_id: str, pairs: _Pairs, model: str, genes: Sequence[str]) -> tuple[Values, Values]:
     """Return predicted values and counts of pairs, each (K, G), in the order of `genes`, which both have."""
     predicted = read_predicted(store, slide_id, model, genes)
     measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)

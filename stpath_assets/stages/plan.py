@@ -25,6 +25,7 @@ from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
+    MODEL_COMPARISON,
     REFERENCE_PREDICTIONS,
     SLIDES,
     SPOT_EXPRESSION,
@@ -269,7 +270,7 @@ STAGES: dict[str, Stage] = {
             # The last waits for all others, so that a run ends with one error.
             (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name,
              TILE_GRIDS.name),
-            protocols.CODE_VERSION, _metrics,
+            protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name,),
         ),
     )
 }  # fmt: skip

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stpath_assets.errors import StorageError
 from stpath_assets.storage.lake import NAME, Cursor, quote
-from stpath_assets.tables import FINGERPRINTS, LINEAGE, PART_TABLES, SLIDES, TABLES, Table
+from stpath_assets.tables import FINGERPRINTS, LINEAGE, PART_TABLES, SLIDES, TABLES, VIEWS, Table, View
 
 LAYOUT = 2
 """Version of the lake's layout. A lake with a newer layout is refused; the first writer upgrades an older one."""
@@ -61,6 +61,9 @@ def complete(cursor: Cursor, home: str) -> None:
     for table in TABLES.values():
         cursor.execute(f"create or replace view {NAME}.main.{table.name} as {view_sql(table)}")
         cursor.execute(f"comment on view {NAME}.main.{table.name} is {quote(f'one row is {table.row}')}")
+    for view in VIEWS.values():
+        cursor.execute(f"create or replace view {NAME}.main.{view.name} as {computed_sql(view)}")
+        cursor.execute(f"comment on view {NAME}.main.{view.name} is {quote(f'one row is {view.row}')}")
     for name in (*(t.name for t in TABLES.values() if t.inline), "about"):
         said = f"schema => 'parts', table_name => {quote(name)}"
         cursor.execute(f"call {NAME}.set_option('data_inlining_row_limit', {INLINE_ROWS}, {said})")
@@ -142,6 +145,11 @@ def view_sql(table: Table) -> str:
     return rows
 
 
+def computed_sql(view: View) -> str:
+    """Return the query of a computed view, which does not name the lake either."""
+    return view.sql.format(**{name: view_sql(table) for name, table in TABLES.items()})
+
+
 def _rows_of_genes(table: Table, names: list[str]) -> str:
     """Return the query of the rows of a by-gene table, with these columns."""
     # A key is looked up by its position in the list. A query that does not use it does not read it.
@@ -203,4 +211,5 @@ def _wanted() -> dict[str, str]:
 def _digest() -> str:
     """Return a value that changes when tables or views do."""
     said = [f"{t.name}|{t.row}|{view_sql(t)}|{[(f.name, str(f.type)) for f in t.schema]}" for t in TABLES.values()]
+    said += [f"{v.name}|{v.row}|{computed_sql(v)}" for v in VIEWS.values()]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]

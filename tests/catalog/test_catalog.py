@@ -24,6 +24,7 @@ from stpath_assets.tables import (
     EVALUATION_METRICS,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
+    MODEL_COMPARISON,
     PART_TABLES,
     REFERENCE_PREDICTIONS,
     SLIDES,
@@ -32,6 +33,7 @@ from stpath_assets.tables import (
     STPATH_PREDICTIONS,
     TABLES,
     TILE_GRIDS,
+    VIEWS,
     Table,
 )
 from tests import asked
@@ -106,6 +108,7 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         stage.write_by_gene(SPOT_EXPRESSION.name, spots, [(GENES, COUNTS)])
         stage.write(SPOT_REGISTRATION.name, rows_of(SPOT_REGISTRATION, slide_id, verdict=["ok"]))
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
+        stage.write(MODEL_COMPARISON.name, rows_of(MODEL_COMPARISON, slide_id, gene=GENES))
 
 
 def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
@@ -128,7 +131,8 @@ FULL = {
     "spot_expression": 4,
     "spot_registration": 1,
     "evaluation_metrics": 2,
-    "lineage": 8,
+    "model_comparison": 2,
+    "lineage": 9,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -145,7 +149,13 @@ def test_a_view_has_exactly_the_columns_of_its_table(filled: Store, name: str) -
 
 
 def test_there_are_no_other_views(store: Store) -> None:
-    assert {row[0] for row in ask(store, "show tables")} == set(TABLES)
+    assert {row[0] for row in ask(store, "show tables")} == {*TABLES, *VIEWS}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_computed_view_has_exactly_its_columns(filled: Store, name: str) -> None:
+    described = [(row[0], row[1]) for row in ask(filled, f"describe {name}")]
+    assert described == [(f.name, SQL_TYPES[f.type]) for f in VIEWS[name].columns]
 
 
 def test_an_empty_data_root_answers_with_no_rows(store: Store) -> None:
@@ -179,7 +189,7 @@ def test_every_slide_at_once(store: Store) -> None:
 
 def test_every_view_is_described(store: Store) -> None:
     views = dict(ask(store, "select view_name, comment from duckdb_views() where database_name = 'lake'"))
-    assert views == {t.name: f"one row is {t.row}" for t in TABLES.values()}
+    assert views == {v.name: f"one row is {v.row}" for v in (*TABLES.values(), *VIEWS.values())}
 
 
 def test_what_a_part_was_made_from_is_in_sql(store: Store) -> None:
@@ -197,7 +207,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 7}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 8}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -216,7 +226,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 16}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 18}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -228,7 +238,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 16}
+    assert counts(store) == {**FULL, "lineage": 18}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:

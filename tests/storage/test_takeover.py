@@ -142,6 +142,7 @@ def require_all(root: Path) -> None:
         "fingerprints": 18, "failures": 0, "quarantine": 0,
             "spot_registration": 0,
             "reference_models": 0,
+            "model_comparison": 0,
             "reference_predictions": 0,
     }  # fmt: skip
     assert old_files(root) == []
