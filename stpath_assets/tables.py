@@ -428,6 +428,25 @@ MODEL_COMPARISON = Table(
     asset="evaluation_metrics",
 )
 
+GENE_MATCHES = Table(
+    "gene_matches",
+    "a predicted gene of a slide with spots, and the measured one that it was compared with",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("gene", pa.string(), "gene symbol as predicted"),
+            _column("measured", pa.string(), "name in the measured data; NULL if it was not measured", nullable=True),
+            _column(
+                "how",
+                pa.string(),
+                "how the names were found to be one: `same`, `id version` (of Ensembl), `case`, `renamed` (an earlier or later "
+                "symbol), `vocabulary` (STPath's, for measured Ensembl ids); or `not measured`",
+            ),
+        ]
+    ),
+    asset="evaluation_metrics",
+)
+
 _FACTS = _column("facts", pa.string(), "JSON: everything that the part was made from")
 
 FINGERPRINTS = Table(
@@ -510,6 +529,7 @@ TABLES: dict[str, Table] = {
         REFERENCE_PREDICTIONS,
         EVALUATION_METRICS,
         MODEL_COMPARISON,
+        GENE_MATCHES,
         LINEAGE,
         FINGERPRINTS,
         FAILURES,

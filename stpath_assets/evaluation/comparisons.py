@@ -11,7 +11,7 @@ from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from stpath_assets.evaluation.protocols import CP10K
-from stpath_assets.evaluation.storing import read_scores
+from stpath_assets.evaluation.storing import read_matches, read_scores
 from stpath_assets.prediction.maps import genes_to_draw
 from stpath_assets.prediction.stored import DEMO, models_of, read_predicted
 from stpath_assets.settings import Settings
@@ -56,7 +56,8 @@ def draw_comparisons(store: Store, row: Registered, settings: Settings) -> dict[
     missing = [g for g, path in paths.items() if not pictures.is_current(path, made_from.digest)]
     if missing:
         predicted = {model: read_predicted(store, row.slide_id, model, missing) for model in models}
-        measured = store.read_by_gene(SPOT_EXPRESSION.name, row.slide_id, missing)
+        names = read_matches(store, row.slide_id)
+        measured = store.read_by_gene(SPOT_EXPRESSION.name, row.slide_id, [names[gene] for gene in missing])
         depth, tiles = read_depth(store, row.slide_id), store.read(TILE_GRIDS.name, row.slide_id)
         layout = Layout(centers_of(tiles), sides_of(tiles), depth.xy_px, row.mpp_xy)
         with row.open() as slide:
@@ -67,7 +68,7 @@ def draw_comparisons(store: Store, row: Registered, settings: Settings) -> dict[
             figure = comparison(
                 layout,
                 {f"{_of(m)}\n{said(scores[m][gene])}": values for m, values in by.items()},
-                values[:, measured.genes.index(gene)],
+                values[:, measured.genes.index(names[gene])],
                 title=f"{row.slide_id}: {gene}, log1p of counts per 10,000",
                 scan=(scan, (row.width_px, row.height_px)),
             )

@@ -19,6 +19,7 @@ from stpath_assets.prediction.stored import DEMO
 from stpath_assets.spots import Spots, read_spots
 from stpath_assets.storage.pictures import DEMO_NOTE
 from stpath_assets.tiles import TILE_PX
+from stpath_assets.vocabulary.matching import match_genes
 
 if TYPE_CHECKING:
     import anndata
@@ -39,8 +40,10 @@ def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFram
     spot, tile = pair(measured.xy_px, pred.obsm["spatial"], side_px)
     if not len(spot):
         raise SpotsError(f"none of the {len(measured.spot_ids)} spots lies on a tile; are they of this scan?")
-    columns = {gene: i for i, gene in enumerate(measured.genes)}
-    genes = [gene for gene in pred.var_names if gene in columns]
+    place = {gene: i for i, gene in enumerate(measured.genes)}
+    matches = match_genes(list(pred.var_names), measured.genes)
+    columns = {m.gene: place[m.measured] for m in matches if m.measured is not None}
+    genes = list(columns)
 
     def read(some: Sequence[str]) -> tuple[Values, Values]:
         counts = measured.counts[:, [columns[gene] for gene in some]].toarray()

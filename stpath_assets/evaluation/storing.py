@@ -5,7 +5,7 @@
 Some genes are in memory at a time. Reading measurements is in `spots`, pairing in `pairing`, what is compared in `protocols`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,12 +24,15 @@ from stpath_assets.prediction.stored import models_of, predicted_genes, read_pre
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.tables import EVALUATION_METRICS, MODEL_COMPARISON, SPOT_EXPRESSION, TILE_GRIDS
+from stpath_assets.tables import EVALUATION_METRICS, GENE_MATCHES, MODEL_COMPARISON, SPOT_EXPRESSION, TILE_GRIDS
 from stpath_assets.tiles import centers_of, sides_of
+from stpath_assets.vocabulary.genes import Vocabulary
+from stpath_assets.vocabulary.matching import match_genes
 
 CONSTANT = "mean:"
 """Models of which no r is defined, so that there is nothing to compare."""
 
+_TABLES = (EVALUATION_METRICS, MODEL_COMPARISON, GENE_MATCHES)
 _GENES = 512  # scored at a time, so that memory does not grow with the panel
 
 
@@ -49,54 +52,62 @@ def metrics_from(predicted: Sequence[Fingerprint], measured: Fingerprint) -> Fin
     return first.extend(EVALUATION_METRICS.name, protocols.CODE_VERSION, protocols=names, **facts)
 
 
-def store_metrics(store: Store, slide_id: str) -> Outcome:
+def store_metrics(store: Store, slide_id: str, vocabulary: Callable[[], Vocabulary] | None = None) -> Outcome:
     """Bring a slide's `evaluation_metrics` up to date with its stored predictions and spots, a row for each gene, model and
-    protocol.
+    protocol; with `model_comparison` and `gene_matches`.
 
-    A slide without measured spots has no metrics. If no spot lies on a tile, the table is empty. A note says so.
+    `vocabulary` is called if genes were measured by Ensembl id. A slide without measured spots has no metrics. If no spot lies on
+    a tile, the table is empty. A note says so.
     """
     predicted_from = require_predictions(store, slide_id)
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
     if measured_from is None or not predicted_from:
-        store.remove([EVALUATION_METRICS.name, MODEL_COMPARISON.name], slide_id)
+        store.remove([table.name for table in _TABLES], slide_id)
         why = (
             "has no measured spots (--spots)" if measured_from is None else "has no prediction by the models asked for"
         )
         made_from = predicted_from[0] if predicted_from else store.require(TILE_GRIDS.name, slide_id)
         return Outcome(made_from, False, (f"{slide_id}: {why}, so it is not scored",))
     fingerprint = metrics_from(predicted_from, measured_from)
-    if all(store.is_current(table.name, slide_id, fingerprint) for table in (EVALUATION_METRICS, MODEL_COMPARISON)):
+    if all(store.is_current(table.name, slide_id, fingerprint) for table in _TABLES):
         return Outcome(fingerprint, False)
     measured = read_depth(store, slide_id)
     pairs = _pairs(store, slide_id, measured.xy_px)
     notes, tables, relations = [], [EVALUATION_METRICS.schema.empty_table()], relations_of(store, slide_id)
     if len(pairs.spot) == 0:
         notes.append(f"{slide_id}: none of its {len(measured.depth)} spots lies on a tile, so its metrics are empty")
-    known, scored = set(measured.genes), dict[str, list[str]]()
-    for model in models_of(store, slide_id) if len(pairs.spot) else ():
-        genes = predicted_genes(store, slide_id, model)
-        missing = [gene for gene in genes if gene not in known]
-        if missing:
-            some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-            notes.append(f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {some}")
+    genes_of = {model: predicted_genes(store, slide_id, model) for model in models_of(store, slide_id)}
+    matches = match_genes(
+        list(dict.fromkeys(g for genes in genes_of.values() for g in genes)), measured.genes, vocabulary
+    )
+    known, scored = {m.gene: m.measured for m in matches if m.measured is not None}, dict[str, list[str]]()
+    if (missing := [m.gene for m in matches if m.measured is None]) and len(pairs.spot):
+        notes.append(
+            f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {_some(missing)}"
+        )
+    if other := [f"{m.gene} as {m.measured}" for m in matches if m.measured not in (None, m.gene)]:
+        notes.append(f"{slide_id}: {len(other)} genes were measured under another name: {_some(other)}")
+    for model, genes in genes_of.items() if len(pairs.spot) else ():
         shared = [gene for gene in genes if gene in known]
         tables += metrics_of(
             slide_id,
             model,
             measured.depth[pairs.spot],
             pairs.xy_um,
-            partial(_values, store, slide_id, pairs, model),
+            partial(_values, store, slide_id, pairs, known, model),
             shared,
             relations.get(model),
         )
         if not model.startswith(CONSTANT):
             scored[model] = shared
-    read = partial(_values, store, slide_id, pairs)
+    read = partial(_values, store, slide_id, pairs, known)
     different = differences_of(slide_id, scored, measured.depth[pairs.spot], pairs.xy_um, read)
     with store.stage(slide_id, fingerprint) as stage:
         stage.write(EVALUATION_METRICS.name, pa.concat_tables(tables).combine_chunks())
         compared = [MODEL_COMPARISON.schema.empty_table(), *different]
         stage.write(MODEL_COMPARISON.name, pa.concat_tables(compared).combine_chunks())
+        found = [{"slide_id": slide_id, **m.__dict__} for m in sorted(matches, key=lambda m: m.gene)]
+        stage.write(GENE_MATCHES.name, pa.Table.from_pylist(found, GENE_MATCHES.schema))
     return Outcome(fingerprint, True, tuple(dict.fromkeys(notes)))
 
 
@@ -147,6 +158,16 @@ def _scores(
     }
 
 
+def _some(items: Sequence[str]) -> str:
+    return ", ".join(items[:5]) + (", …" if len(items) > 5 else "")
+
+
+def read_matches(store: Store, slide_id: str) -> dict[str, str]:
+    """Return the measured name of each scored gene of a slide."""
+    rows = store.read(GENE_MATCHES.name, slide_id, ["gene", "measured"]).to_pylist()
+    return {row["gene"]: row["measured"] for row in rows if row["measured"] is not None}
+
+
 def read_scores(store: Store, slide_id: str, protocol: str, model: str) -> dict[str, dict[str, float | None]]:
     """Return the stored scores of a model for a slide's genes on one protocol's scale, by gene and column."""
     rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist()
@@ -158,14 +179,17 @@ def read_pairs(store: Store, slide_id: str, model: str, genes: list[str]) -> dic
     `protocols.RAW`.
     """
     require_predictions(store, slide_id)
-    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
+    names = read_matches(store, slide_id)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, [names[g] for g in genes if g in names])
     predicted = read_predicted(store, slide_id, model, genes)
     pairs = _pairs(store, slide_id, np.stack([measured.keys["x_px"], measured.keys["y_px"]], axis=1))
     columns = {g: i for i, g in enumerate(measured.genes)}
     return {
-        g: Paired(np.log1p(measured.values[pairs.spot, columns[g]].astype(float)), predicted.values[pairs.tile, i])
+        g: Paired(
+            np.log1p(measured.values[pairs.spot, columns[names[g]]].astype(float)), predicted.values[pairs.tile, i]
+        )
         for i, g in enumerate(predicted.genes)
-        if g in columns and len(pairs.spot)
+        if g in names and len(pairs.spot)
     }
 
 
@@ -188,9 +212,13 @@ def _pairs(store: Store, slide_id: str, xy_px: Values) -> _Pairs:
     return _Pairs(spot, tile, xy[spot] * um_per_px)
 
 
-def _values(store: Store, slide_id: str, pairs: _Pairs, model: str, genes: Sequence[str]) -> tuple[Values, Values]:
-    """Return predicted values and counts of pairs, each (K, G), in the order of `genes`, which both have."""
+def _values(
+    store: Store, slide_id: str, pairs: _Pairs, names: Mapping[str, str], model: str, genes: Sequence[str]
+) -> tuple[Values, Values]:
+    """Return predicted values and counts of pairs, each (K, G), in the order of `genes`; `names` has their measured names."""
     predicted = read_predicted(store, slide_id, model, genes)
-    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, genes)
-    assert predicted.genes == measured.genes == list(genes)
-    return predicted.values[pairs.tile].astype(np.float64), measured.values[pairs.spot].astype(np.float64)
+    measured = store.read_by_gene(SPOT_EXPRESSION.name, slide_id, [names[gene] for gene in genes])
+    column = {name: i for i, name in enumerate(measured.genes)}
+    counts = measured.values[:, [column[names[gene]] for gene in genes]]
+    assert predicted.genes == list(genes)
+    return predicted.values[pairs.tile].astype(np.float64), counts[pairs.spot].astype(np.float64)

@@ -18,14 +18,17 @@ from stpath_assets.spots.formats.base import Measured, first_no_count, refuse_tw
 from stpath_assets.spots.formats.h5ad import read_h5ad
 from stpath_assets.spots.formats.her2st import read_her2st
 from stpath_assets.spots.formats.visium import read_visium
+from stpath_assets.spots.formats.visium_hd import read_visium_hd
+from stpath_assets.spots.formats.xenium import read_xenium
+from stpath_assets.vocabulary.matching import ENSEMBL_ID
 from stpath_assets.weights import hashes
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raised when the same files give other rows of `spot_expression`."""
 
 KNOWN_FORMS = (
     "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv next to it, an .h5ad with obsm['spatial'], "
-    "or a Visium folder (outs of Space Ranger)"
+    "or a Visium, Visium HD or Xenium folder (outs of Space Ranger, or of Xenium with NAME_imagealignment.csv)"
 )
 _MATRIX = "filtered_feature_bc_matrix"
 _MATRIX_FILES = tuple(f"{_MATRIX}/{name}" for name in ("barcodes.tsv.gz", "features.tsv.gz", "matrix.mtx.gz"))
@@ -33,8 +36,9 @@ _POSITIONS = tuple(
     f"spatial/{name}" for name in ("tissue_positions.csv", "tissue_positions.parquet", "tissue_positions_list.csv")
 )
 _SCALE_FACTORS = "spatial/scalefactors_json.json"
+_HD_BINS = "square_008um"
+_XENIUM_MATRIX, _XENIUM = "cell_feature_matrix.h5", "experiment.xenium"
 _HOLDS_POSITIONS = re.compile("selection|tissue_positions")
-_ENSEMBL_ID = re.compile(r"ENS[A-Z]*G\d{11}(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Spots:
 
     `spot_ids` are unique and as in the data. `xy_px` (N, 2) float64 are spot centres x, y in level-0 pixels. `genes` are
     symbols in ascending order, without duplicates. `counts` (N, G) int32 are raw counts, sparse by column. `source` is the
-    format (`her2st`, `h5ad` or `visium`). `notes` are lines for the user. `spot_diameter_px` is the diameter of a spot in
-    level-0 pixels, if the data have it.
+    format (`her2st`, `h5ad`, `visium`, `visium_hd` or `xenium`). `notes` are lines for the
+    user. `spot_diameter_px` is the diameter of a spot, or the side of a square, in level-0 pixels, if the data have it.
     """
 
     spot_ids: list[str]
@@ -130,7 +134,7 @@ class FoundFiles:
 def find_files(path: Path) -> FoundFiles:
     """Return the format of a path and its files. Opens none of them."""
     if path.is_dir():
-        return _find_visium(path)
+        return _find_xenium(path) or _find_visium_hd(path) or _find_visium(path)
     if not path.is_file():
         raise SpotsError(f"{path}: no such file or folder; measured expression is {KNOWN_FORMS}")
     if path.suffix == ".h5ad":
@@ -142,6 +146,44 @@ def find_files(path: Path) -> FoundFiles:
     if not selection.is_file():
         raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} next to it")
     return FoundFiles("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
+
+
+def _find_xenium(folder: Path) -> FoundFiles | None:
+    """Return the files of a Xenium run in `folder` or in its `outs`, or None if it is no such folder."""
+    for outs in (folder, folder / "outs"):
+        if not (outs / _XENIUM_MATRIX).is_file():
+            continue
+        cells = next((name for name in ("cells.parquet", "cells.csv.gz") if (outs / name).is_file()), None)
+        if cells is None or not (outs / _XENIUM).is_file():
+            missing = "cells.parquet" if cells is None else _XENIUM
+            raise SpotsError(f"{outs}: {missing} is missing; give Xenium's whole output folder")
+        found = (f for place in (outs, outs.parent) for f in place.glob("*imagealignment.csv"))
+        aligned = sorted(found, key=lambda file: file.name)
+        if len(aligned) != 1:
+            named = f" ({', '.join(f.name for f in aligned)})" if aligned else ""
+            raise SpotsError(
+                f"{outs}: {len(aligned)} alignments of an H&E scan{named}, and one is needed to know where cells lie on it; "
+                "put NAME_he_imagealignment.csv there (Xenium Explorer exports it)"
+            )
+        files = {_XENIUM_MATRIX: outs / _XENIUM_MATRIX, cells: outs / cells, _XENIUM: outs / _XENIUM}
+        return FoundFiles("xenium", files | {"imagealignment.csv": aligned[0]}, read_xenium)
+    return None
+
+
+def _find_visium_hd(folder: Path) -> FoundFiles | None:
+    """Return the files of bins of 8 µm of Visium HD, or None if it is no such folder. `folder` is Space Ranger's run, its `outs`,
+    `binned_outputs` or the folder of the bins, which may also be those of 16 µm.
+    """
+    inside = ("", "binned_outputs/", "outs/binned_outputs/")
+    for place in (folder, *(folder / f"{part}{_HD_BINS}" for part in inside)):
+        if not place.name.startswith("square_") or not (place / f"{_MATRIX}.h5").is_file():
+            continue
+        positions = next((name for name in _POSITIONS if (place / name).is_file()), None)
+        if positions is None or not (place / _SCALE_FACTORS).is_file():
+            raise SpotsError(f"{place}: {'positions' if positions is None else _SCALE_FACTORS} of the bins are missing")
+        names = (f"{_MATRIX}.h5", positions, _SCALE_FACTORS)
+        return FoundFiles("visium_hd", {name: place / name for name in names}, read_visium_hd)
+    return None
 
 
 def _find_visium(folder: Path) -> FoundFiles:
@@ -208,6 +250,8 @@ def _one_column_a_gene(measured: Measured, file: Path) -> tuple[npt.NDArray[np.i
     if again:
         some = ", ".join(again[:3]) + (", …" if len(again) > 3 else "")
         notes.append(f"symbols of several features, of which the one with most counts is kept: {len(again)} ({some})")
-    if all(_ENSEMBL_ID.fullmatch(gene) for gene in measured.genes):
-        notes.append("genes are named by Ensembl id; predictions go by symbol, so that none can be compared")
+    if all(ENSEMBL_ID.fullmatch(gene) for gene in measured.genes):
+        notes.append(
+            "genes are named by Ensembl id; they are matched with predicted symbols by the vocabulary of STPath's weights"
+        )
     return order[first], notes

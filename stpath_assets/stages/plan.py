@@ -23,6 +23,7 @@ from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import (
     EVALUATION_METRICS,
+    GENE_MATCHES,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
     MODEL_COMPARISON,
@@ -270,7 +271,7 @@ STAGES: dict[str, Stage] = {
             # The last waits for all others, so that a run ends with one error.
             (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name,
              TILE_GRIDS.name),
-            protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name,),
+            protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name, GENE_MATCHES.name),
         ),
     )
 }  # fmt: skip

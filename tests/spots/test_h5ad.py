@@ -1,6 +1,7 @@
 """h5ad: where raw counts are looked for, and what is wrong with bad files."""
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,3 +147,51 @@ def test_fingerprint_follows_the_content(path):
     before = spots_fingerprint(path)
     data(x=COUNTS + 1).write_h5ad(path)
     assert spots_fingerprint(path) != before
+
+
+@pytest.mark.parametrize("said", [["1", "0"], ["True", "False"], [1.0, 0.0], [True, False], ["yes", "no"]])
+def test_in_tissue_may_be_text(path, said):
+    made = data()
+    made.obs["in_tissue"] = said
+    made.write_h5ad(path)
+    assert read_spots(path).spot_ids == ["s2"]
+
+
+def test_in_tissue_that_means_neither_is_refused(path):
+    made = data()
+    made.obs["in_tissue"] = ["1", "perhaps"]
+    made.write_h5ad(path)
+    assert "obs['in_tissue'] has 'perhaps'; use 1 and 0" in refusal(path)
+
+
+@pytest.mark.parametrize("column", ["feature_name", "gene_symbols"])
+def test_a_column_has_the_symbols_of_ensembl_ids(path, column):
+    made = data(genes=("ENSG00000026025.16", "ENSG00000075624", "EPCAM"))
+    made.var[column] = ["VIM", "", "WRONG"]
+    made.write_h5ad(path)
+    assert read_spots(path).genes == ["ENSG00000075624", "EPCAM", "VIM"], "what is a symbol already stays"
+
+
+def external(file, tmp_path):
+    with h5py.File(tmp_path / "elsewhere.h5", "w") as other:
+        other["secret"] = [1, 2]
+    file["obs/more"] = h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "secret")
+
+
+def raw_external(file, tmp_path):
+    (tmp_path / "secret.bin").write_bytes(b"0123456789abcdef")
+    file.create_dataset("obs/more", (2,), "i8", external=[(str(tmp_path / "secret.bin"), 0, 16)])
+
+
+def virtual(file, tmp_path):
+    layout = h5py.VirtualLayout((2,), "i8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "secret", shape=(2,))
+    file.create_virtual_dataset("obs/more", layout)
+
+
+@pytest.mark.parametrize("link", [external, raw_external, virtual])
+def test_data_in_another_file_are_refused(path, tmp_path, link):
+    data().write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        link(file, tmp_path)
+    assert "its /obs/more lies in another file, which is refused" in refusal(path)

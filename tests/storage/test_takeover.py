@@ -143,6 +143,7 @@ def require_all(root: Path) -> None:
             "spot_registration": 0,
             "reference_models": 0,
             "model_comparison": 0,
+            "gene_matches": 0,
             "reference_predictions": 0,
     }  # fmt: skip
     assert old_files(root) == []

@@ -15,10 +15,12 @@ from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.comparisons import draw_comparisons
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
+from stpath_assets.prediction import ModelChoice
 from stpath_assets.prediction.stored import models_of
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import store_spots
+from stpath_assets.stages import Plan
 from stpath_assets.storage import Store, pictures
 from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, SPOT_REGISTRATION
 
@@ -82,10 +84,11 @@ def _judge(numbers: Mapping[str, Any]) -> Iterator[Checked]:
 )
 def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
     """Score the prediction and draw scatter plots."""
-    store = Store.of(settings)
+    store, plan = Store.of(settings), Plan(settings)
 
     def score(row: Registered) -> Report:
-        made = store_metrics(store, row.slide_id)
+        mine = plan.settings_of(row)
+        made = store_metrics(store, row.slide_id, ModelChoice.for_encoder(mine.encoder, mine).load_vocabulary)
         scatters, comparisons = draw_scatters(store, row, settings), draw_comparisons(store, row, settings)
 
         def describe() -> dict[str, Any]:

@@ -61,6 +61,33 @@ def reading(path: Path, what: str) -> Iterator[None]:
         ) from e
 
 
+def refuse_links(path: Path) -> None:
+    """Raise `SpotsError` if an HDF5 file has parts elsewhere: links to other files, or external or virtual data sets. A file that
+    was sent in would have this machine read any file that it names. What is no HDF5 is left to its reader.
+    """
+    import h5py
+
+    def look(group: Any) -> Iterator[str]:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                yield f"{group.name}/{name}"
+            elif isinstance(link, h5py.HardLink):
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    yield from look(item)
+                elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+                    yield item.name
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = next(look(file), None)
+    except (OSError, RuntimeError, RecursionError):
+        return  # damaged: its reader says so
+    if found is not None:
+        raise SpotsError(f"{path}: its {found} lies in another file, which is refused; write all data into the file")
+
+
 def refuse_twice(items: Sequence[Hashable], path: Path, what: str) -> None:
     """Raise `SpotsError` with the first duplicate of `items`."""
     seen: set[Hashable] = set()
