@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         "stpath",
         description="what predicts: `stpath`, and predictors that `fit` made, such as `ridge:NAME`, comma-separated",
     )
+    context: str = Field(
+        "",
+        description="share of the measured spots that predictions in context know, then `random` or `blocks`, then a seed: "
+        "`0.2 random 0`; empty: none",
+    )
     allow_same_patient: str = Field(
         "",
         description="slides that may be predicted by predictors fitted to other slides of their patient, comma-separated",
@@ -127,12 +132,12 @@ class Settings(BaseSettings):
 
     @property
     def asked(self) -> dict[str, str]:
-        """Encoder, genes and models that a command or run names itself. They are stored with the slides of the run."""
+        """Encoder, genes, models and context that a command or run names itself. They are stored with the slides of the run."""
         return self._asked
 
-    def for_slide(self, encoder: str | None, genes: str | None, models: str | None) -> "Settings":
-        """Return the settings of one slide: encoder, genes and models of its last run, unless set explicitly now."""
-        last = {"encoder": encoder, "genes": genes, "models": models}
+    def for_slide(self, encoder: str | None, genes: str | None, models: str | None, context: str | None) -> "Settings":
+        """Return the settings of one slide: encoder, genes, models and context of its last run, unless set explicitly now."""
+        last = {"encoder": encoder, "genes": genes, "models": models, "context": context}
         kept = {k: v for k, v in last.items() if v is not None and k not in self.model_fields_set}
         return self.model_copy(update=kept) if kept else self
 
@@ -175,7 +180,7 @@ def load_settings(home: Path | str | None = None, **overrides: Any) -> Settings:
         first = e.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise SettingsError(f"setting {name}: {first['msg']}, got {first['input']!r}; see docs/settings.md") from e
-    settings._asked.update({k: str(given[k]) for k in ("encoder", "genes", "models") if k in given})
+    settings._asked.update({k: str(given[k]) for k in ("encoder", "genes", "models", "context") if k in given})
     variables = {name: f"{_PREFIX}{name}".upper() for name in in_environment}
     settings._origins.update(
         {**dict.fromkeys(rest, str(root / "settings.toml")), **variables, **dict.fromkeys(given, "argument")}

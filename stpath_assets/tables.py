@@ -126,6 +126,12 @@ SLIDES = Table(
             _column(
                 "asked_models", pa.string(), "`--models` of the slide's last run; NULL is the setting", nullable=True
             ),
+            _column(
+                "asked_context",
+                pa.string(),
+                "`--context-fraction` of the slide's last run; NULL is the setting",
+                nullable=True,
+            ),
             _column("more", pa.string(), "further columns of its manifest or sidecar, JSON", nullable=True),
             _column(
                 "arrival",
@@ -286,6 +292,31 @@ REFERENCE_PREDICTIONS = Table(
     section="model",
 )
 
+CONTEXT_PREDICTIONS = Table(
+    "context_predictions",
+    "a tile's expression of one gene, predicted with some of the slide's measured spots known (view; stored by gene)",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _TILE_IDS,
+            _column(
+                "is_context", pa.list_(pa.int32()), "1 if the tile's measured spot was known, else 0", nullable=True
+            ),
+            _GENE_ASKED,
+            _EXPRESSION,
+            _column(
+                "model",
+                pa.string(),
+                "`interpolation_only`: from the known spots alone, without the image; `residual_smoothed(MODEL)`: a model plus "
+                "its smoothed error at the known spots; `in_context(stpath)`: STPath that is given them",
+            ),
+        ]
+    ),
+    keys=("tile_id", "is_context"),
+    value="expression_log1p",
+    section="model",
+)
+
 STPATH_PREDICTIONS = Table(
     "stpath_predictions",
     "a tile's predicted expression of one gene, by STPath or a fitted predictor (view; stored by gene)",
@@ -347,7 +378,8 @@ EVALUATION_METRICS = Table(
                 "protocol",
                 pa.string(),
                 "how they were paired, and the scale on which they were compared: `tutorial:raw_log1p` is log(1 + count), "
-                "`tutorial:cp10k_log1p` is log(1 + count per 10,000 counts of the spot)",
+                "`tutorial:cp10k_log1p` is log(1 + count per 10,000 counts of the spot); `in_context(SHARE,LAYOUT,SEED):…` has "
+                "only the spots whose tiles are not context",
             ),
             _column(
                 "relation",
@@ -527,6 +559,7 @@ TABLES: dict[str, Table] = {
         SPOT_REGISTRATION,
         REFERENCE_MODELS,
         REFERENCE_PREDICTIONS,
+        CONTEXT_PREDICTIONS,
         EVALUATION_METRICS,
         MODEL_COMPARISON,
         GENE_MATCHES,

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def copied(store: Store, root: Path) -> Store:
     """The root of a store that nobody is at, copied: a third of the time of a new lake."""
     shutil.copytree(store.home, root)
     return Store(root)
+
+
+def copy_home(home: Path, to: Path) -> None:
+    """Copy a data root that other tests read. SQLite's files beside a database come and go with its readers."""
+
+    def copy(source: str, target: str) -> str:
+        with suppress(FileNotFoundError):
+            shutil.copy2(source, target)
+        return target
+
+    shutil.copytree(home, to, copy_function=copy)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def states(home: Path) -> dict[str, str]:
     return {k: v.split(":")[0] for k, v in status(home).items() if k in STAGES}
 
 
-CURRENT = dict.fromkeys(STAGES, "current") | {"reference_predictions": "–"}
+CURRENT = dict.fromkeys(STAGES, "current") | {"reference_predictions": "–", "context_predictions": "–"}
 
 
 def test_after_a_run_all_is_current_and_what_is_stored_is_what_is_expected(home: Path) -> None:

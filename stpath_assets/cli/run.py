@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 @genes_option()
 @encoder_option
 @click.option("--models", help="What predicts: stpath, and fitted predictors such as ridge:NAME, comma-separated.")
+@click.option(
+    "--context-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of the measured spots that is known, to score predictions in context; 0 is none.",
+)
+@click.option("--context-blocks", is_flag=True, help="Known spots lie in blocks, not at random.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice of known spots.")
 @json_option
 @common
 def run(
@@ -26,6 +33,9 @@ def run(
     genes: str | None,
     encoder: str | None,
     models: str | None,
+    context_fraction: float | None,
+    context_blocks: bool,
+    seed: int,
     as_json: bool,
 ) -> None:
     """Bring slides up to date, all stages.
@@ -35,8 +45,14 @@ def run(
     from stpath_assets.prediction import panels
     from stpath_assets.settings import load_settings
 
+    if context_fraction is None and (context_blocks or seed):
+        raise click.UsageError("--context-blocks and --seed need --context-fraction")
+    layout = "blocks" if context_blocks else "random"
+    context = None if context_fraction is None else f"{context_fraction:g} {layout} {seed}" if context_fraction else ""
     # Stored with the slides, for later commands in other folders.
-    settings = load_settings(home, genes=genes and panels.absolute(genes), encoder=encoder, models=models)
+    settings = load_settings(
+        home, genes=genes and panels.absolute(genes), encoder=encoder, models=models, context=context
+    )
     sys.exit(bring_up_to_date(settings, slide_ids, as_json))
 
 

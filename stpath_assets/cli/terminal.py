@@ -38,7 +38,7 @@ _RELATIONS = {
     "slide left out": "by a copy fitted without the slide, but perhaps to others of its patient: give --patient",
 }
 _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
-          "reference_predictions": "fitted",
+          "reference_predictions": "fitted", "context_predictions": "context",
           "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
@@ -67,24 +67,17 @@ def progress_bars() -> Iterator[Listener]:
 
 def results_table(rows: list[dict[str, Any]]) -> None:
     """Print the results of a run, one line per slide, and what the columns are."""
-    models = {row["model"] for row in rows}
-    second = "model" if len(models) > 1 else "tiles"
-    table = Table(
-        "slide", second, "genes", "spots", "r", "r cp10k", "r of depth", "beyond", box=None, header_style="bold"
-    )
-    means = ("mean_pearson_r", "mean_r_cp10k", "mean_r_depth", "mean_r_beyond_depth")
-    for row in rows:
-        table.add_row(
-            row["slide_id"],
-            str(row[second]) + (_MARKS.get(row.get("relation", ""), "") if second == "model" else ""),
-            str(row["genes"]),
-            str(row["n_spots"] or "-") + (" ?" if row["suspect"] else ""),
-            *(f"{row[name]:.3f}" if name in row else "-" for name in means),
-        )
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    models = {row["model"] for row in rows}
+    for design in dict.fromkeys(row["design"] for row in rows):
+        if design != "tutorial":
+            console.print(f"\n{design}: spots whose tiles were not known", markup=False)
+        console.print(_results([row for row in rows if row["design"] == design], len(models) > 1))
     if any(row["n_spots"] for row in rows):
-        console.print(_COLUMNS.format(models=", ".join(sorted(models))))
+        plain = sorted({row["model"] for row in rows if row["design"] == "tutorial"})
+        console.print(_COLUMNS.format(models=", ".join(plain)))
+    if any(row["model"] == "in_context(stpath-demo)" for row in rows):
+        console.print("The demo weights make next to nothing of known spots; nothing else follows from that.")
     if any(row["suspect"] for row in rows):
         console.print("? these spots may not belong to the scan: see spot_registration")
     for relation, mark in _MARKS.items():
@@ -92,13 +85,36 @@ def results_table(rows: list[dict[str, Any]]) -> None:
             console.print(f"{mark} {_RELATIONS[relation]}", markup=False)
 
 
+def _results(rows: list[dict[str, Any]], several: bool) -> Table:
+    """Return the table of one design. With several models, a column names them and headings are short: 80 columns are enough."""
+    means = {
+        "r": "mean_pearson_r",
+        "r cp10k": "mean_r_cp10k",
+        "r of depth": "mean_r_depth",
+        "beyond": "mean_r_beyond_depth",
+    }
+    table = Table(box=None, header_style="bold")
+    for name in ("slide", *(["model"] if several else ["tiles", "genes"]), "spots", *means):
+        table.add_column(name.removeprefix("r of ").removeprefix("r ") if several else name, no_wrap=name == "model")
+    for row in rows:
+        named = (
+            [row["model"] + _MARKS.get(row.get("relation", ""), "")]
+            if several
+            else [str(row["tiles"]), str(row["genes"])]
+        )
+        spots = str(row["n_spots"] or "-") + (" ?" if row["suspect"] else "")
+        table.add_row(
+            row["slide_id"], *named, spots, *(f"{row[name]:.3f}" if name in row else "-" for name in means.values())
+        )
+    return table
+
+
 def status_table(rows: list[dict[str, Any]]) -> None:
     """Print the state of each slide's stages: a table of one word each, then a line for each stage that is not current."""
     stages = list(_SHORT)
-    # Whether spots fit the scan is as current as they are; where it is not, a line says so. So 80 columns are enough.
-    # Few slides have fitted predictors.
-    fitted = any(row.get("reference_predictions", "–") not in ("", "–") for row in rows)
-    shown = [s for s in stages if s != "spot_registration" and (s != "reference_predictions" or fitted)]
+    # Of these, a line says what is not current, so that 80 columns are enough.
+    few = ("spot_registration", "reference_predictions", "context_predictions")
+    shown = [s for s in stages if s not in few]
     table = Table("slide", "status", *(_SHORT[s] for s in shown), box=None, header_style="bold")
     for row in rows:
         table.add_row(row["slide"], row["status"], *(row.get(s, "").split(":")[0] for s in shown))

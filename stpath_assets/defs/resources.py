@@ -34,12 +34,17 @@ class SettingsResource(dg.ConfigurableResource):
         default=None, description="`stpath` and fitted predictors such as `ridge:NAME`. Empty: as in the settings."
     )
 
+    context: str | None = Field(
+        default=None,
+        description="Share of the spots that predictions in context know, as in `0.2 random 0`. Empty: as set.",
+    )
+
     def create_resource(self, context: dg.InitResourceContext) -> Settings:
         """Read the settings. A wrong setting fails the run with one line."""
         end_with_run(context.run)
         tell_process(context.run, context.instance)
         try:
             encoder = None if self.encoder is None else self.encoder.value
-            return load_settings(self.home, encoder=encoder, genes=self.genes, models=self.models)
+            return load_settings(self.home, encoder=encoder, genes=self.genes, models=self.models, context=self.context)
         except StpathError as e:
             raise dg.Failure(str(e), allow_retries=False) from e

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from stpath_assets.evaluation.intervals import Spacing, difference
-from stpath_assets.evaluation.protocols import PROTOCOLS
+from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol
 from stpath_assets.evaluation.scores import Values, correlate
 from stpath_assets.tables import MODEL_COMPARISON
 
@@ -17,7 +17,12 @@ Read = Callable[[str, Sequence[str]], tuple[Values, Values]]
 
 
 def differences_of(
-    slide_id: str, genes_of: dict[str, list[str]], depth: Values, xy_um: Values, read: Read
+    slide_id: str,
+    genes_of: dict[str, list[str]],
+    depth: Values,
+    xy_um: Values,
+    read: Read,
+    protocols: Sequence[Protocol] = PROTOCOLS,
 ) -> Iterator[pa.Table]:
     """Yield a slide's rows of `model_comparison`: each model and each later one, for the genes that both predict.
 
@@ -30,7 +35,7 @@ def differences_of(
         for start in range(0, len(shared), _GENES):
             genes = shared[start : start + _GENES]
             (a, counts), (b, _) = read(model, genes), read(than, genes)
-            for protocol in PROTOCOLS:
+            for protocol in protocols:
                 assert spacing is not None
                 measured = protocol.scale(counts, depth)
                 # The fewer of both: a wider interval, not a narrower one.

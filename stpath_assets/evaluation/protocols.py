@@ -42,9 +42,12 @@ def cp10k_log1p(counts: Values, depth: Values) -> Values:
     return np.log1p(counts * (1e4 / np.where(depth > 0, depth, 1))[:, None])
 
 
-RAW = Protocol("tutorial:raw_log1p", raw_log1p)
-CP10K = Protocol("tutorial:cp10k_log1p", cp10k_log1p)
-PROTOCOLS = (RAW, CP10K)
+def protocols_of(design: str) -> tuple[Protocol, Protocol]:
+    """Return the protocols of a way to pair and hold out, on both scales."""
+    return Protocol(f"{design}:raw_log1p", raw_log1p), Protocol(f"{design}:cp10k_log1p", cp10k_log1p)
+
+
+RAW, CP10K = PROTOCOLS = protocols_of("tutorial")
 
 
 def noise_ceiling(counts: npt.NDArray, depth: Values, scale: Scale, seed: int = SEED) -> Values:

@@ -17,15 +17,22 @@ from stpath_assets.evaluation import protocols
 from stpath_assets.evaluation.differences import differences_of
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.pairing import pair
-from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling
+from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling, protocols_of
 from stpath_assets.evaluation.scores import Values, correlate, partial_r, score
 from stpath_assets.prediction.references import relations_of
 from stpath_assets.prediction.stored import models_of, predicted_genes, read_predicted, require_predictions
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
-from stpath_assets.tables import EVALUATION_METRICS, GENE_MATCHES, MODEL_COMPARISON, SPOT_EXPRESSION, TILE_GRIDS
-from stpath_assets.tiles import centers_of, sides_of
+from stpath_assets.tables import (
+    CONTEXT_PREDICTIONS,
+    EVALUATION_METRICS,
+    GENE_MATCHES,
+    MODEL_COMPARISON,
+    SPOT_EXPRESSION,
+    TILE_GRIDS,
+)
+from stpath_assets.tiles import centers_of, require_current_grid, sides_of
 from stpath_assets.vocabulary.genes import Vocabulary
 from stpath_assets.vocabulary.matching import match_genes
 
@@ -60,6 +67,8 @@ def store_metrics(store: Store, slide_id: str, vocabulary: Callable[[], Vocabula
     a tile, the table is empty. A note says so.
     """
     predicted_from = require_predictions(store, slide_id)
+    if store.part(CONTEXT_PREDICTIONS.name, slide_id) is not None:
+        predicted_from.append(require_current_grid(store, slide_id, CONTEXT_PREDICTIONS.name))
     measured_from = store.fingerprint(SPOT_EXPRESSION.name, slide_id)
     if measured_from is None or not predicted_from:
         store.remove([table.name for table in _TABLES], slide_id)
@@ -76,36 +85,34 @@ def store_metrics(store: Store, slide_id: str, vocabulary: Callable[[], Vocabula
     notes, tables, relations = [], [EVALUATION_METRICS.schema.empty_table()], relations_of(store, slide_id)
     if len(pairs.spot) == 0:
         notes.append(f"{slide_id}: none of its {len(measured.depth)} spots lies on a tile, so its metrics are empty")
-    genes_of = {model: predicted_genes(store, slide_id, model) for model in models_of(store, slide_id)}
+    in_context = read_context(store, slide_id)
+    genes_of = {m: predicted_genes(store, slide_id, m) for m in (*models_of(store, slide_id), *in_context.models)}
     matches = match_genes(
         list(dict.fromkeys(g for genes in genes_of.values() for g in genes)), measured.genes, vocabulary
     )
-    known, scored = {m.gene: m.measured for m in matches if m.measured is not None}, dict[str, list[str]]()
+    known = {m.gene: m.measured for m in matches if m.measured is not None}
     if (missing := [m.gene for m in matches if m.measured is None]) and len(pairs.spot):
         notes.append(
             f"{slide_id}: {len(missing)} predicted genes were not measured and are not scored: {_some(missing)}"
         )
     if other := [f"{m.gene} as {m.measured}" for m in matches if m.measured not in (None, m.gene)]:
         notes.append(f"{slide_id}: {len(other)} genes were measured under another name: {_some(other)}")
-    for model, genes in genes_of.items() if len(pairs.spot) else ():
-        shared = [gene for gene in genes if gene in known]
-        tables += metrics_of(
-            slide_id,
-            model,
-            measured.depth[pairs.spot],
-            pairs.xy_um,
-            partial(_values, store, slide_id, pairs, known, model),
-            shared,
-            relations.get(model),
-        )
-        if not model.startswith(CONSTANT):
-            scored[model] = shared
-    read = partial(_values, store, slide_id, pairs, known)
-    different = differences_of(slide_id, scored, measured.depth[pairs.spot], pairs.xy_um, read)
+    genes_of = {model: [gene for gene in genes if gene in known] for model, genes in genes_of.items()}
+    plain = {model: genes for model, genes in genes_of.items() if model not in in_context.models}
+    designs = [(pairs, plain, PROTOCOLS)]
+    if in_context.models:
+        designs.append((pairs.without(in_context.tiles), genes_of, protocols_of(in_context.protocol)))
+    different = [MODEL_COMPARISON.schema.empty_table()]
+    for some, of_models, these in designs if len(pairs.spot) else ():
+        read, depth = partial(_values, store, slide_id, some, known), measured.depth[some.spot]
+        for model, genes in of_models.items():
+            of_model, relation = partial(read, model), relations.get(model)
+            tables += metrics_of(slide_id, model, depth, some.xy_um, of_model, genes, relation, these)
+        compared = {m: genes for m, genes in of_models.items() if not m.startswith(CONSTANT)}
+        different += differences_of(slide_id, compared, depth, some.xy_um, read, these)
     with store.stage(slide_id, fingerprint) as stage:
         stage.write(EVALUATION_METRICS.name, pa.concat_tables(tables).combine_chunks())
-        compared = [MODEL_COMPARISON.schema.empty_table(), *different]
-        stage.write(MODEL_COMPARISON.name, pa.concat_tables(compared).combine_chunks())
+        stage.write(MODEL_COMPARISON.name, pa.concat_tables(different).combine_chunks())
         found = [{"slide_id": slide_id, **m.__dict__} for m in sorted(matches, key=lambda m: m.gene)]
         stage.write(GENE_MATCHES.name, pa.Table.from_pylist(found, GENE_MATCHES.schema))
     return Outcome(fingerprint, True, tuple(dict.fromkeys(notes)))
@@ -119,6 +126,7 @@ def metrics_of(
     read: Callable[[Sequence[str]], tuple[Values, Values]],
     genes: Sequence[str],
     relation: str | None = None,
+    protocols: Sequence[Protocol] = PROTOCOLS,
 ) -> Iterator[pa.Table]:
     """Yield a slide's rows of `evaluation_metrics`, some genes at a time.
 
@@ -131,7 +139,7 @@ def metrics_of(
     for start in range(0, len(genes), _GENES):
         part = genes[start : start + _GENES]
         predicted, counts = read(part)
-        for protocol in PROTOCOLS:
+        for protocol in protocols:
             scores = _scores(protocol, predicted, counts, depth, spacing)
             columns = {name: pa.array(values, mask=np.isnan(values)) for name, values in scores.items()}
             named = {"slide_id": slide_id, "model": model, "protocol": protocol.name, "relation": relation}
@@ -160,6 +168,26 @@ def _scores(
 
 def _some(items: Sequence[str]) -> str:
     return ", ".join(items[:5]) + (", …" if len(items) > 5 else "")
+
+
+@dataclass(frozen=True)
+class InContext:
+    """A slide's stored predictions in context: their models, the first part of their protocols' names, and the context's tiles,
+    as indices.
+    """
+
+    models: list[str]
+    protocol: str
+    tiles: npt.NDArray[np.intp]
+
+
+def read_context(store: Store, slide_id: str) -> InContext:
+    """Return a slide's predictions in context; without models if there are none."""
+    if store.part(CONTEXT_PREDICTIONS.name, slide_id) is None:
+        return InContext([], "", np.empty(0, np.intp))
+    about = store.summary(CONTEXT_PREDICTIONS.name, slide_id)
+    keys = store.read_by_gene(CONTEXT_PREDICTIONS.name, slide_id, [], about["models"][0]).keys
+    return InContext(about["models"], about["protocol"], np.flatnonzero(keys["is_context"]))
 
 
 def read_matches(store: Store, slide_id: str) -> dict[str, str]:
@@ -200,6 +228,11 @@ class _Pairs:
     spot: npt.NDArray[np.intp]
     tile: npt.NDArray[np.intp]
     xy_um: Values
+
+    def without(self, tiles: npt.NDArray[np.intp]) -> "_Pairs":
+        """Return the pairs of other tiles than these."""
+        kept = ~np.isin(self.tile, tiles)
+        return _Pairs(self.spot[kept], self.tile[kept], self.xy_um[kept])
 
 
 def _pairs(store: Store, slide_id: str, xy_px: Values) -> _Pairs:

@@ -7,11 +7,14 @@ from stpath_assets.storage import Store
 from stpath_assets.storage.by_gene import ByGene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
-from stpath_assets.tables import REFERENCE_PREDICTIONS, STPATH_PREDICTIONS
+from stpath_assets.tables import CONTEXT_PREDICTIONS, REFERENCE_PREDICTIONS, STPATH_PREDICTIONS
 from stpath_assets.tiles import require_current_grid
 
 DEMO = "stpath-demo"
 """STPath with the demo weights: no biology, and everything that shows it says so."""
+
+INTERPOLATION = "interpolation_only"
+"""Prediction from measured spots of the slide alone, without its image."""
 
 BASELINES = ("depth_only", "mean")
 """Kinds of predictors that others are compared with. They get no figures."""
@@ -49,4 +52,6 @@ def read_predicted(store: Store, slide_id: str, model: str, genes: Sequence[str]
 
 def table_of(model: str) -> tuple[str, str | None]:
     """Return the table of a model's predictions, and its section there."""
+    if model == INTERPOLATION or model.endswith(")"):
+        return CONTEXT_PREDICTIONS.name, model
     return (REFERENCE_PREDICTIONS.name, model) if ":" in model else (STPATH_PREDICTIONS.name, None)

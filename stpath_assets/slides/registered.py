@@ -57,6 +57,7 @@ class Registered:
     asked_encoder: str | None = None
     asked_genes: str | None = None
     asked_models: str | None = None
+    asked_context: str | None = None
     more: str | None = None
     arrival: str | None = None
 

@@ -138,8 +138,8 @@ class Registry:
         return row
 
     def keep_asked(self, row: Registered, asked: dict[str, str]) -> Registered:
-        """Store the encoder, genes and models that a run was asked for, and return the slide's row. Later runs use them
-        unless told otherwise.
+        """Store the encoder, genes, models and context that a run was asked for, and return the slide's row. Later runs use
+        them unless told otherwise.
         """
         values: dict[str, Any] = {f"asked_{k}": v for k, v in asked.items()}
         if replace(row, **values) != row:

@@ -12,7 +12,8 @@ from typing import Any
 
 from stpath_assets import spots, weights
 from stpath_assets.errors import StpathError
-from stpath_assets.evaluation import metrics_from, protocols, registration, registration_from
+from stpath_assets.evaluation import in_context, metrics_from, protocols, registration, registration_from
+from stpath_assets.evaluation.in_context import ContextChoice, context_from
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
 from stpath_assets.prediction import predict, references
@@ -22,6 +23,7 @@ from stpath_assets.slides import Registered, registered
 from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import (
+    CONTEXT_PREDICTIONS,
     EVALUATION_METRICS,
     GENE_MATCHES,
     GIGAPATH_FEATURES,
@@ -164,8 +166,8 @@ def _model(settings: Settings) -> tuple[dict[str, str], list[str] | None]:
     return choice.facts(), choice.panel(settings.genes)
 
 
-def _asked(row: Registered) -> tuple[str | None, str | None, str | None]:
-    return (row.asked_encoder, row.asked_genes, row.asked_models)
+def _asked(row: Registered) -> tuple[str | None, str | None, str | None, str | None]:
+    return (row.asked_encoder, row.asked_genes, row.asked_models, row.asked_context)
 
 
 def _outcome(compute: Callable[[], Any]) -> Any:
@@ -227,13 +229,25 @@ def _registration(plan: Plan, row: Registered) -> Fingerprint | None:
     return None if measured is None else registration_from(measured)
 
 
+def _context(plan: Plan, row: Registered) -> Fingerprint | None:
+    choice, measured = ContextChoice.of(plan.settings_of(row).context), plan.expected(SPOT_EXPRESSION.name, row)
+    if choice is None or measured is None:
+        return None
+    made = _predicted(plan, row)
+    return context_from(made, measured, choice) if made else None
+
+
+def _predicted(plan: Plan, row: Registered) -> list[Fingerprint]:
+    both = [plan.expected(s, row) for s in (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name)]
+    return [p for p in both if p is not None]
+
+
 def _metrics(plan: Plan, row: Registered) -> Fingerprint | None:
     measured = plan.expected(SPOT_EXPRESSION.name, row)
     if measured is None:
         return None
-    both = [plan.expected(s, row) for s in (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name)]
-    made = [p for p in both if p is not None]
-    return metrics_from(made, measured) if made else None
+    made, known = _predicted(plan, row), plan.expected(CONTEXT_PREDICTIONS.name, row)
+    return metrics_from([*made, *([] if known is None else [known])], measured) if made else None
 
 
 def _imported(row: Registered) -> dict[str, Any]:
@@ -267,10 +281,14 @@ STAGES: dict[str, Stage] = {
         Stage(SPOT_EXPRESSION.name, (SLIDES.name,), spots.CODE_VERSION, _spots),
         Stage(SPOT_REGISTRATION.name, (SPOT_EXPRESSION.name,), registration.CODE_VERSION, _registration),
         Stage(
+            CONTEXT_PREDICTIONS.name, (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name),
+            in_context.CODE_VERSION, _context,
+        ),
+        Stage(
             EVALUATION_METRICS.name,
             # The last waits for all others, so that a run ends with one error.
-            (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name, SPOT_REGISTRATION.name,
-             TILE_GRIDS.name),
+            (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, CONTEXT_PREDICTIONS.name, SPOT_EXPRESSION.name,
+             SPOT_REGISTRATION.name, TILE_GRIDS.name),
             protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name, GENE_MATCHES.name),
         ),
     )

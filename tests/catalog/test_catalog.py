@@ -21,6 +21,7 @@ from stpath_assets.storage.extensions import OFFLINE, load_extensions
 from stpath_assets.storage.fingerprint import start
 from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import (
+    CONTEXT_PREDICTIONS,
     EVALUATION_METRICS,
     GENE_MATCHES,
     GIGAPATH_FEATURES,
@@ -106,6 +107,8 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         by = {"tile_id": tiles["tile_id"], "distance_to_training": np.array([1.0, 2.0, 3.0], np.float32)}
         fitted = {name: (by, [(GENES, EXPRESSION + 10)]) for name in ("knn:r", "ridge:r")}
         stage.write_sections(REFERENCE_PREDICTIONS.name, fitted)
+        known = {"tile_id": tiles["tile_id"], "is_context": np.array([1, 0, 0], np.int32)}
+        stage.write_sections(CONTEXT_PREDICTIONS.name, {"interpolation_only": (known, [(GENES, EXPRESSION)])})
         stage.write_by_gene(SPOT_EXPRESSION.name, spots, [(GENES, COUNTS)])
         stage.write(SPOT_REGISTRATION.name, rows_of(SPOT_REGISTRATION, slide_id, verdict=["ok"]))
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
@@ -130,12 +133,13 @@ FULL = {
     "stpath_predictions": 6 + 12,
     "reference_models": 0,
     "reference_predictions": 12,
+    "context_predictions": 6,
     "spot_expression": 4,
     "spot_registration": 1,
     "evaluation_metrics": 2,
     "model_comparison": 2,
     "gene_matches": 2,
-    "lineage": 10,
+    "lineage": 11,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -210,7 +214,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 9}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 10}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -229,7 +233,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 20}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 22}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -241,7 +245,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 20}
+    assert counts(store) == {**FULL, "lineage": 22}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:

@@ -18,7 +18,7 @@ from stpath_assets.storage import Store
 from stpath_assets.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU = {"gigapath_features", "stpath_predictions"}
+GPU = {"gigapath_features", "stpath_predictions", "context_predictions"}
 ASSETS = list(STAGES)
 
 
@@ -57,7 +57,9 @@ def test_every_asset_is_documented(name: str) -> None:
 def test_assets_depend_on_what_their_stages_say() -> None:
     found = specs()
     for stage in STAGES.values():
-        of_model = {"model"} if stage.name in ("gigapath_features", "stpath_predictions") else set()
+        of_model = (
+            {"model"} if stage.name in ("gigapath_features", "stpath_predictions", "context_predictions") else set()
+        )
         fitted = {"reference_models"} if stage.name == "reference_predictions" else set()
         assert {d.asset_key.to_user_string() for d in found[stage.name].deps} == {*stage.parents, *of_model, *fitted}
         assert found[stage.name].code_version == stage.code_version

@@ -1,7 +1,6 @@
 """`fit` and `predict --reference`: from registered slides to a predictor, and from it to another slide's prediction."""
 
 import json
-import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,14 +22,14 @@ from stpath_assets.prediction.stored import read_predicted
 from stpath_assets.settings import load_settings
 from stpath_assets.storage import Store, maintenance
 from tests.asked import ask
-from tests.roots import command
+from tests.roots import command, copy_home
 
 pytestmark = pytest.mark.usefixtures("same_figures")
 
 
 def test_a_predictor_of_one_phantom_predicts_the_other(demo_home: Path, tmp_path: Path) -> None:
     out, home = tmp_path / "a.npz", tmp_path / "home"
-    shutil.copytree(demo_home, home)
+    copy_home(demo_home, home)
     ran = command("fit", "mine", "--slides", "phantom_A", "--genes", "30", "--out", out, "--home", home)
     assert ran.exit_code == 0, ran.output
     assert "ridge:mine: 30 genes, raw_log1p" in ran.stdout
@@ -62,7 +61,7 @@ def test_options_of_the_network_are_refused_beside_a_reference(option: tuple[str
 def fitted_home(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's root with two predictors, and its slides predicted by one of them."""
     home = tmp_path_factory.mktemp("fitted") / "home"
-    shutil.copytree(demo_home, home)
+    copy_home(demo_home, home)
     for slide_id, patient in (("phantom_A", "P"), ("phantom_B", "Q")):
         scan = demo_home / "inbox" / f"{slide_id}.tif"
         assert command("add", scan, "--patient", patient, "--home", home).exit_code == 0
@@ -108,7 +107,7 @@ def test_a_copy_predicts_what_fitting_to_the_other_slide_alone_predicts(fitted_h
 
 def test_figures_of_fitted_predictors_come_and_go(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     figures = home / "figures" / "phantom_C"
     assert sorted(p.name for p in (figures / "ridge-mine").iterdir()) == ["map_EPCAM.png", "map_VIM.png"]
     assert command("run", "phantom_C", "--models", "knn:mine", "--home", home).exit_code == 0
@@ -123,7 +122,7 @@ def test_figures_of_fitted_predictors_come_and_go(fitted_home: Path, tmp_path: P
 
 def test_without_stpath_slides_with_spots_are_scored(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     ran = command("run", "phantom_A", "--models", "knn:mine", "--home", home)
     assert ran.exit_code == 0, ran.output
     assert ask(home, "select distinct model from evaluation_metrics where slide_id = 'phantom_A' order by 1") == [
@@ -138,7 +137,7 @@ def test_without_stpath_slides_with_spots_are_scored(fitted_home: Path, tmp_path
 
 def test_a_predictor_is_fitted_again_if_its_slides_change(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     store = Store(home)
     assert refresh_references(store) == {"knn:mine": False, "ridge:mine": False}
     assert maintenance.maintain(store, timedelta(0), timedelta(0), timedelta(0)).removed >= 0
@@ -157,7 +156,7 @@ def test_a_predictor_is_fitted_again_if_its_slides_change(fitted_home: Path, tmp
 
 def test_a_job_in_dagster_fits_again(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     with instance(load_settings(home)) as opened:
         told = opened.fetch_materializations(dg.AssetKey("reference_models"), limit=9).records
         assert [r.asset_materialization.metadata["fitted_now"].value for r in told] == [1, 1]
@@ -172,7 +171,7 @@ def test_a_job_in_dagster_fits_again(fitted_home: Path, tmp_path: Path) -> None:
 def test_a_copy_of_a_training_slide_is_refused(fitted_home: Path, tmp_path: Path) -> None:
     """The same pixels in a file with another hash, under another name, of a patient that nobody named."""
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     scan = tmp_path / "other.tif"
     scan.write_bytes((home / "inbox" / "phantom_A.tif").read_bytes() + b"\0")
     assert command("add", scan, "--home", home, "--organ", "Breast", "--tech", "Visium").exit_code == 0
@@ -184,7 +183,7 @@ def test_a_copy_of_a_training_slide_is_refused(fitted_home: Path, tmp_path: Path
 
 def test_a_slide_unlike_the_training_slides_is_said(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     brown = tifffile.imread(home / "inbox" / "phantom_C.tif")[:3000, :3000, [0, 2, 1]]
     tifffile.imwrite(tmp_path / "brown.tif", brown, tile=(256, 256), photometric="rgb")
     assert command("add", tmp_path / "brown.tif", "--mpp", "0.5", "--home", home).exit_code == 0
@@ -195,7 +194,7 @@ def test_a_slide_unlike_the_training_slides_is_said(fitted_home: Path, tmp_path:
 
 def test_a_damaged_predictor_is_said(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(fitted_home, home)
+    copy_home(fitted_home, home)
     store = Store(home)
     (whole,) = [r for r in read_references(store) if r.model == "knn:mine" and not r.left_out]
     path = store.objects.local(whole.file)
@@ -225,7 +224,7 @@ def test_two_kinds_of_one_name_are_fitted_to_the_same(fitted_home: Path) -> None
 
 def test_spots_that_do_not_fit_their_scan_are_not_fitted_to(demo_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shutil.copytree(demo_home, home)
+    copy_home(demo_home, home)
     Store(home).lake.transact(lambda c: c.execute("update lake.parts.spot_registration set verdict = 'suspect'"))
     ran = command("fit", "m2", "--slides", "phantom_A", "--home", home)
     assert ran.exit_code == 1

@@ -145,6 +145,7 @@ def require_all(root: Path) -> None:
             "model_comparison": 0,
             "gene_matches": 0,
             "reference_predictions": 0,
+            "context_predictions": 0,
     }  # fmt: skip
     assert old_files(root) == []
 

@@ -13,8 +13,10 @@ from stpath_assets.defs.assets.recording import Checked, Report
 from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.comparisons import draw_comparisons
+from stpath_assets.evaluation.in_context import ContextChoice, store_context
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
+from stpath_assets.evaluation.storing import read_context
 from stpath_assets.prediction import ModelChoice
 from stpath_assets.prediction.stored import models_of
 from stpath_assets.settings import Settings
@@ -22,7 +24,8 @@ from stpath_assets.slides import Registered
 from stpath_assets.spots import store_spots
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Store, pictures
-from stpath_assets.tables import EVALUATION_METRICS, SPOT_EXPRESSION, SPOT_REGISTRATION
+from stpath_assets.tables import CONTEXT_PREDICTIONS, EVALUATION_METRICS, SPOT_EXPRESSION, SPOT_REGISTRATION
+from stpath_assets.weights import own_gpu
 
 
 @per_slide(
@@ -43,6 +46,25 @@ def _count_spots(store: Store, slide_id: str) -> int:
     if store.part(SPOT_EXPRESSION.name, slide_id) is None:
         return 0
     return len(store.read_by_gene(SPOT_EXPRESSION.name, slide_id, []).keys["spot_id"])
+
+
+@per_slide(
+    CONTEXT_PREDICTIONS,
+    description="For scores in context: by STPath that is given some spots, and by what this must be compared with.",
+    gpu=True,
+)
+def context_predictions(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
+    """Predict with some measured spots known."""
+    store, plan = Store.of(settings), Plan(settings)
+
+    def predict(row: Registered) -> Report:
+        mine = plan.settings_of(row)
+        model = ModelChoice.for_encoder(mine.encoder, mine)
+        made = store_context(store, row, ContextChoice.of(mine.context), model)
+        return Report(made, lambda: {"models": ", ".join(read_context(store, row.slide_id).models) or "none"})
+
+    with own_gpu():
+        yield from each_slide(context, settings, CONTEXT_PREDICTIONS, predict)
 
 
 FITS = "spots_fit_the_scan"
