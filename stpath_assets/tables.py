@@ -326,6 +326,31 @@ STPATH_PREDICTIONS = Table(
     and_of=REFERENCE_PREDICTIONS,
 )
 
+EXPRESSION_BY_SLIDE = Table(
+    "expression_by_slide",
+    "a slide's predicted expression of one gene, over its tiles",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("gene", pa.string(), "gene symbol as asked for"),
+            _MODEL,
+            _column("tiles", pa.int64(), "number of tiles"),
+            _column("mean", pa.float64(), "mean of log1p expression over the tiles"),
+            _column("sd", pa.float64(), "standard deviation of the same; 0 for one tile"),
+            _column("p05", pa.float64(), "5 % quantile of the same"),
+            _column("median", pa.float64(), "median of the same"),
+            _column("p95", pa.float64(), "95 % quantile of the same"),
+            _column(
+                "smoothness",
+                pa.float64(),
+                "Moran's I over neighbouring tiles: 1 is smooth, 0 is noise. It is no quality: predictions are smoother than "
+                "what is measured. NULL if constant",
+                nullable=True,
+            ),
+        ]
+    ),
+)
+
 SPOT_EXPRESSION = Table(
     "spot_expression",
     "a spot's measured count of one gene (view; stored by gene)",
@@ -560,6 +585,7 @@ TABLES: dict[str, Table] = {
         REFERENCE_MODELS,
         REFERENCE_PREDICTIONS,
         CONTEXT_PREDICTIONS,
+        EXPRESSION_BY_SLIDE,
         EVALUATION_METRICS,
         MODEL_COMPARISON,
         GENE_MATCHES,

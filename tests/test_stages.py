@@ -44,23 +44,25 @@ def test_after_a_run_all_is_current_and_what_is_stored_is_what_is_expected(home:
     assert ask(home, "select * from stale_slides") == []
 
 
+GRID = {"tile_grids", "gigapath_features", "stpath_predictions", "expression_by_slide", "evaluation_metrics"}
+
 Change = Callable[[Path, pytest.MonkeyPatch], None]
 CHANGES: dict[str, tuple[Change, set[str], str]] = {
     "organ": (
         lambda home, _: sa("add", home.parent / "a.tif", "--home", home, "--organ", "Lung") and None,
-        {"stpath_predictions", "evaluation_metrics"}, "organ Breast → Lung",
+        {"stpath_predictions", "expression_by_slide", "evaluation_metrics"}, "organ Breast → Lung",
     ),
     "panel": (
         lambda home, patch: patch.setenv("STPATH_GENES", "EPCAM"),
-        {"stpath_predictions", "evaluation_metrics"}, "genes EPCAM,VIM → EPCAM",
+        {"stpath_predictions", "expression_by_slide", "evaluation_metrics"}, "genes EPCAM,VIM → EPCAM",
     ),
     "stride": (
         lambda home, patch: patch.setenv("STPATH_STRIDE", "0.5"),
-        {"tile_grids", "gigapath_features", "stpath_predictions", "evaluation_metrics"}, "tile_stride 1.0 → 0.5",
+        GRID, "tile_stride 1.0 → 0.5",
     ),
     "min_tissue": (
         lambda home, patch: patch.setenv("STPATH_MIN_TISSUE", "0.75"),
-        {"tile_grids", "gigapath_features", "stpath_predictions", "evaluation_metrics"}, "min_tissue 0.25 → 0.75",
+        GRID, "min_tissue 0.25 → 0.75",
     ),
     "spots": (
         lambda home, _: write_spots(home.parent, "a", count=9) and None,

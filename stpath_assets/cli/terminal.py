@@ -38,7 +38,7 @@ _RELATIONS = {
     "slide left out": "by a copy fitted without the slide, but perhaps to others of its patient: give --patient",
 }
 _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "features", "stpath_predictions": "prediction",
-          "reference_predictions": "fitted", "context_predictions": "context",
+          "reference_predictions": "fitted", "context_predictions": "context", "expression_by_slide": "by slide",
           "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def status_table(rows: list[dict[str, Any]]) -> None:
     """Print the state of each slide's stages: a table of one word each, then a line for each stage that is not current."""
     stages = list(_SHORT)
     # Of these, a line says what is not current, so that 80 columns are enough.
-    few = ("spot_registration", "reference_predictions", "context_predictions")
+    few = ("spot_registration", "reference_predictions", "context_predictions", "expression_by_slide")
     shown = [s for s in stages if s not in few]
     table = Table("slide", "status", *(_SHORT[s] for s in shown), box=None, header_style="bold")
     for row in rows:

@@ -16,7 +16,7 @@ from stpath_assets.evaluation import in_context, metrics_from, protocols, regist
 from stpath_assets.evaluation.in_context import ContextChoice, context_from
 from stpath_assets.features import embedder_of, encoders
 from stpath_assets.features.encoders import EncoderChoice
-from stpath_assets.prediction import predict, references
+from stpath_assets.prediction import predict, references, summaries
 from stpath_assets.prediction.predict import ModelChoice
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, registered
@@ -25,6 +25,7 @@ from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.tables import (
     CONTEXT_PREDICTIONS,
     EVALUATION_METRICS,
+    EXPRESSION_BY_SLIDE,
     GENE_MATCHES,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
@@ -229,6 +230,11 @@ def _registration(plan: Plan, row: Registered) -> Fingerprint | None:
     return None if measured is None else registration_from(measured)
 
 
+def _by_slide(plan: Plan, row: Registered) -> Fingerprint | None:
+    made = _predicted(plan, row)
+    return summaries.summary_from(made) if made else None
+
+
 def _context(plan: Plan, row: Registered) -> Fingerprint | None:
     choice, measured = ContextChoice.of(plan.settings_of(row).context), plan.expected(SPOT_EXPRESSION.name, row)
     if choice is None or measured is None:
@@ -281,14 +287,17 @@ STAGES: dict[str, Stage] = {
         Stage(SPOT_EXPRESSION.name, (SLIDES.name,), spots.CODE_VERSION, _spots),
         Stage(SPOT_REGISTRATION.name, (SPOT_EXPRESSION.name,), registration.CODE_VERSION, _registration),
         Stage(
+            EXPRESSION_BY_SLIDE.name, (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name), summaries.CODE_VERSION, _by_slide
+        ),
+        Stage(
             CONTEXT_PREDICTIONS.name, (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, SPOT_EXPRESSION.name),
             in_context.CODE_VERSION, _context,
         ),
         Stage(
             EVALUATION_METRICS.name,
             # The last waits for all others, so that a run ends with one error.
-            (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, CONTEXT_PREDICTIONS.name, SPOT_EXPRESSION.name,
-             SPOT_REGISTRATION.name, TILE_GRIDS.name),
+            (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, EXPRESSION_BY_SLIDE.name, CONTEXT_PREDICTIONS.name,
+             SPOT_EXPRESSION.name, SPOT_REGISTRATION.name, TILE_GRIDS.name),
             protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name, GENE_MATCHES.name),
         ),
     )

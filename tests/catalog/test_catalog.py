@@ -23,6 +23,7 @@ from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import (
     CONTEXT_PREDICTIONS,
     EVALUATION_METRICS,
+    EXPRESSION_BY_SLIDE,
     GENE_MATCHES,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
@@ -113,6 +114,7 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         stage.write(SPOT_REGISTRATION.name, rows_of(SPOT_REGISTRATION, slide_id, verdict=["ok"]))
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
         stage.write(MODEL_COMPARISON.name, rows_of(MODEL_COMPARISON, slide_id, gene=GENES))
+        stage.write(EXPRESSION_BY_SLIDE.name, rows_of(EXPRESSION_BY_SLIDE, slide_id, gene=GENES))
         stage.write(GENE_MATCHES.name, rows_of(GENE_MATCHES, slide_id, gene=GENES))
 
 
@@ -134,12 +136,13 @@ FULL = {
     "reference_models": 0,
     "reference_predictions": 12,
     "context_predictions": 6,
+    "expression_by_slide": 2,
     "spot_expression": 4,
     "spot_registration": 1,
     "evaluation_metrics": 2,
     "model_comparison": 2,
     "gene_matches": 2,
-    "lineage": 11,
+    "lineage": 12,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -214,7 +217,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 10}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 11}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -233,7 +236,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 22}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 24}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -245,7 +248,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 22}
+    assert counts(store) == {**FULL, "lineage": 24}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:

@@ -146,6 +146,7 @@ def require_all(root: Path) -> None:
             "gene_matches": 0,
             "reference_predictions": 0,
             "context_predictions": 0,
+            "expression_by_slide": 0,
     }  # fmt: skip
     assert old_files(root) == []
 

@@ -15,11 +15,18 @@ from stpath_assets.prediction.maps import draw_maps
 from stpath_assets.prediction.predict import varies
 from stpath_assets.prediction.references import STPATH, asked_models, relations_of, store_references
 from stpath_assets.prediction.stored import models_of
+from stpath_assets.prediction.summaries import store_summary
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.stages import Plan
 from stpath_assets.storage import Outcome, Store, pictures
-from stpath_assets.tables import GIGAPATH_FEATURES, REFERENCE_MODELS, REFERENCE_PREDICTIONS, STPATH_PREDICTIONS
+from stpath_assets.tables import (
+    EXPRESSION_BY_SLIDE,
+    GIGAPATH_FEATURES,
+    REFERENCE_MODELS,
+    REFERENCE_PREDICTIONS,
+    STPATH_PREDICTIONS,
+)
 from stpath_assets.weights import own_gpu
 
 VARIES = "varies_over_tiles"
@@ -91,3 +98,15 @@ def reference_predictions(context: dg.AssetExecutionContext, settings: dg.Resour
         return Report(made, describe)
 
     yield from each_slide(context, settings, REFERENCE_PREDICTIONS, predict)
+
+
+@per_slide(
+    EXPRESSION_BY_SLIDE,
+    description="Mean, spread, quantiles and smoothness of each gene over a slide's tiles, for each model.",
+)
+def expression_by_slide(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Results:
+    """Summarize predictions by gene."""
+    store = Store.of(settings)
+    yield from each_slide(
+        context, settings, EXPRESSION_BY_SLIDE, lambda row: Report(store_summary(store, row.slide_id))
+    )
