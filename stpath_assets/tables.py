@@ -485,6 +485,25 @@ MODEL_COMPARISON = Table(
     asset="evaluation_metrics",
 )
 
+PREDICTION_ERRORS = Table(
+    "prediction_errors",
+    "how far a model's prediction of one gene was from what was measured, over a slide's spots",
+    pa.schema(
+        [
+            _SLIDE_ID,
+            _column("gene", pa.string(), "gene symbol"),
+            _MODEL,
+            _column("protocol", pa.string(), "`tutorial:raw_log1p`"),
+            _column(
+                "quantiles",
+                pa.list_(pa.float32()),
+                "40 quantiles of the absolute error, log1p: the middles of 40 equal shares of the spots, ascending",
+            ),
+        ]
+    ),
+    asset="evaluation_metrics",
+)
+
 GENE_MATCHES = Table(
     "gene_matches",
     "a predicted gene of a slide with spots, and the measured one that it was compared with",
@@ -589,6 +608,7 @@ TABLES: dict[str, Table] = {
         EVALUATION_METRICS,
         MODEL_COMPARISON,
         GENE_MATCHES,
+        PREDICTION_ERRORS,
         LINEAGE,
         FINGERPRINTS,
         FAILURES,
@@ -639,6 +659,14 @@ GENE_RELIABILITY = View(
         _column("r_beyond_depth", pa.float64(), "mean of `r_beyond_depth`, likewise", nullable=True),
         _column("r_depth", pa.float64(), "mean of `r_depth`, likewise", nullable=True),
         _column("noise_ceiling", pa.float64(), "mean of `noise_ceiling` over patients", nullable=True),
+        _column(
+            "within_80",
+            pa.float64(),
+            "a spot of a new patient lies within this of its prediction, log1p, with 80 % (conformal: patients are "
+            "exchangeable); NULL for other protocols, and for fewer than 4 patients",
+            nullable=True,
+        ),
+        _column("within_95", pa.float64(), "the same with 95 %; NULL for fewer than 19 patients", nullable=True),
     ),
     # Slides whose spots do not fit, and scores that are too good to be true, say nothing of a gene. r of 1 has no z.
     f"""with scored as (
@@ -659,9 +687,32 @@ GENE_RELIABILITY = View(
 ), reach as (
   select *, case when patients > 1 then sd / sqrt(patients) * ([{_T_975}, 1.96])[least(patients - 1, 31)] end as reach
   from of_genes
+), errors as (
+  select e.gene, s.organ, e.model, e.protocol, coalesce(s.patient_id, '/' || e.slide_id) as patient, e.quantiles
+  from ({{prediction_errors}}) e join ({{slides}}) s using (slide_id)
+  semi join scored m on (m.gene, m.model, m.protocol, m.slide_id) = (e.gene, e.model, e.protocol, e.slide_id)
+), weighed as (
+  select *, 1 / (len(quantiles) * count(*) over (partition by gene, organ, model, protocol, patient)) as weight from errors
+), each as (
+  select gene, organ, model, protocol, patient, weight, unnest(quantiles) as error from weighed
+), ranked as (
+  select *, sum(weight) over (partition by gene, organ, model, protocol order by error rows unbounded preceding) as below
+  from each
+), conformal as (
+  select gene, organ, model, protocol, count(distinct patient) as k,
+    list(error order by error) as errors, list(below order by error) as belows
+  from ranked group by all
+), within as (
+  select gene, organ, model, protocol,
+    list_min([errors[i] for i in range(1, len(errors) + 1) if belows[i] >= 0.8 * (k + 1) - 1e-9]) as within_80,
+    list_min([errors[i] for i in range(1, len(errors) + 1) if belows[i] >= 0.95 * (k + 1) - 1e-9]) as within_95
+  from conformal
 )
-select gene, organ, model, protocol, slides, patients, tanh(z) as r, tanh(z - reach) as r_low, tanh(z + reach) as r_high,
-  tanh(z_beyond) as r_beyond_depth, tanh(z_depth) as r_depth, noise_ceiling from reach""",
+select r.gene, r.organ, r.model, r.protocol, slides, patients, tanh(z) as r, tanh(z - reach) as r_low,
+  tanh(z + reach) as r_high, tanh(z_beyond) as r_beyond_depth, tanh(z_depth) as r_depth, noise_ceiling,
+  within_80::double as within_80, within_95::double as within_95
+from reach r left join within w on r.gene = w.gene and r.organ is not distinct from w.organ and r.model = w.model
+  and r.protocol = w.protocol""",
 )
 
 VIEWS: dict[str, View] = {v.name: v for v in (GENE_RELIABILITY,)}

@@ -17,10 +17,10 @@ from stpath_assets.evaluation import protocols
 from stpath_assets.evaluation.differences import differences_of
 from stpath_assets.evaluation.intervals import Spacing, fisher
 from stpath_assets.evaluation.pairing import pair
-from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, noise_ceiling, protocols_of
+from stpath_assets.evaluation.protocols import PROTOCOLS, RAW, Protocol, noise_ceiling, protocols_of
 from stpath_assets.evaluation.scores import Values, correlate, partial_r, score
 from stpath_assets.prediction.references import relations_of
-from stpath_assets.prediction.stored import models_of, predicted_genes, read_predicted, require_predictions
+from stpath_assets.prediction.stored import BASELINES, models_of, predicted_genes, read_predicted, require_predictions
 from stpath_assets.spots import read_depth
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.storage.fingerprint import Fingerprint
@@ -29,6 +29,7 @@ from stpath_assets.tables import (
     EVALUATION_METRICS,
     GENE_MATCHES,
     MODEL_COMPARISON,
+    PREDICTION_ERRORS,
     SPOT_EXPRESSION,
     TILE_GRIDS,
 )
@@ -36,10 +37,13 @@ from stpath_assets.tiles import centers_of, require_current_grid, sides_of
 from stpath_assets.vocabulary.genes import Vocabulary
 from stpath_assets.vocabulary.matching import match_genes
 
+SHARES = 40
+"""Equal shares of a slide's spots, the middles of whose errors are stored."""
+
 CONSTANT = "mean:"
 """Models of which no r is defined, so that there is nothing to compare."""
 
-_TABLES = (EVALUATION_METRICS, MODEL_COMPARISON, GENE_MATCHES)
+_TABLES = (EVALUATION_METRICS, MODEL_COMPARISON, GENE_MATCHES, PREDICTION_ERRORS)
 _GENES = 512  # scored at a time, so that memory does not grow with the panel
 
 
@@ -102,18 +106,21 @@ def store_metrics(store: Store, slide_id: str, vocabulary: Callable[[], Vocabula
     designs = [(pairs, plain, PROTOCOLS)]
     if in_context.models:
         designs.append((pairs.without(in_context.tiles), genes_of, protocols_of(in_context.protocol)))
-    different = [MODEL_COMPARISON.schema.empty_table()]
+    different, errors = [MODEL_COMPARISON.schema.empty_table()], [PREDICTION_ERRORS.schema.empty_table()]
     for some, of_models, these in designs if len(pairs.spot) else ():
         read, depth = partial(_values, store, slide_id, some, known), measured.depth[some.spot]
         for model, genes in of_models.items():
             of_model, relation = partial(read, model), relations.get(model)
             tables += metrics_of(slide_id, model, depth, some.xy_um, of_model, genes, relation, these)
+            if these is PROTOCOLS and model.partition(":")[0] not in BASELINES:
+                errors += errors_of(slide_id, model, of_model, genes)
         compared = {m: genes for m, genes in of_models.items() if not m.startswith(CONSTANT)}
         different += differences_of(slide_id, compared, depth, some.xy_um, read, these)
     with store.stage(slide_id, fingerprint) as stage:
         stage.write(EVALUATION_METRICS.name, pa.concat_tables(tables).combine_chunks())
         stage.write(MODEL_COMPARISON.name, pa.concat_tables(different).combine_chunks())
         found = [{"slide_id": slide_id, **m.__dict__} for m in sorted(matches, key=lambda m: m.gene)]
+        stage.write(PREDICTION_ERRORS.name, pa.concat_tables(errors).combine_chunks())
         stage.write(GENE_MATCHES.name, pa.Table.from_pylist(found, GENE_MATCHES.schema))
     return Outcome(fingerprint, True, tuple(dict.fromkeys(notes)))
 
@@ -146,6 +153,20 @@ def metrics_of(
             repeated = {name: [value] * len(part) for name, value in named.items()}
             rows = {**repeated, "gene": list(part), "n_spots": [len(depth)] * len(part), **columns}
             yield pa.Table.from_pydict(rows, EVALUATION_METRICS.schema)
+
+
+def errors_of(
+    slide_id: str, model: str, read: Callable[[Sequence[str]], tuple[Values, Values]], genes: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Yield a slide's rows of `prediction_errors`, some genes at a time; `read` as for `metrics_of`."""
+    middles = (np.arange(SHARES) + 0.5) / SHARES
+    for start in range(0, len(genes), _GENES):
+        part = genes[start : start + _GENES]
+        predicted, counts = read(part)
+        found = np.quantile(np.abs(predicted - np.log1p(counts)), middles, axis=0).T.astype(np.float32)
+        repeated = {"slide_id": slide_id, "model": model, "protocol": RAW.name}
+        columns = {name: [value] * len(part) for name, value in repeated.items()}
+        yield pa.Table.from_pydict({**columns, "gene": part, "quantiles": list(found)}, PREDICTION_ERRORS.schema)
 
 
 def _scores(

@@ -30,6 +30,7 @@ from stpath_assets.tables import (
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
     MODEL_COMPARISON,
+    PREDICTION_ERRORS,
     REFERENCE_PREDICTIONS,
     SLIDES,
     SPOT_EXPRESSION,
@@ -298,7 +299,7 @@ STAGES: dict[str, Stage] = {
             # The last waits for all others, so that a run ends with one error.
             (STPATH_PREDICTIONS.name, REFERENCE_PREDICTIONS.name, EXPRESSION_BY_SLIDE.name, CONTEXT_PREDICTIONS.name,
              SPOT_EXPRESSION.name, SPOT_REGISTRATION.name, TILE_GRIDS.name),
-            protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name, GENE_MATCHES.name),
+            protocols.CODE_VERSION, _metrics, (MODEL_COMPARISON.name, GENE_MATCHES.name, PREDICTION_ERRORS.name),
         ),
     )
 }  # fmt: skip

@@ -29,6 +29,7 @@ from stpath_assets.tables import (
     GIGAPATH_THROUGHPUT,
     MODEL_COMPARISON,
     PART_TABLES,
+    PREDICTION_ERRORS,
     REFERENCE_PREDICTIONS,
     SLIDES,
     SPOT_EXPRESSION,
@@ -55,6 +56,7 @@ SQL_TYPES = {
     pa.float32(): "FLOAT",
     pa.list_(pa.string()): "VARCHAR[]",
     pa.list_(pa.float32(), 1536): "FLOAT[1536]",
+    pa.list_(pa.float32()): "FLOAT[]",
     pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
 }
 
@@ -77,7 +79,7 @@ def rows_of(table: Table, slide_id: str, **columns: Sequence[Any]) -> pa.Table:
     n = len(next(iter(columns.values())))
     empty: dict[pa.DataType, Any] = {
         pa.string(): "", pa.list_(pa.string()): [], pa.timestamp("us", tz="UTC"): datetime(2026, 1, 1, tzinfo=UTC),
-        pa.list_(pa.float32(), 1536): [0.0] * 1536,
+        pa.list_(pa.float32(), 1536): [0.0] * 1536, pa.list_(pa.float32()): [0.0],
     }  # fmt: skip
     values = {f.name: columns.get(f.name, [empty.get(f.type, 0)] * n) for f in table.schema}
     values["slide_id"] = [slide_id] * n
@@ -115,6 +117,7 @@ def write_all(store: Store, slide_id: str, status: str = "ready") -> None:
         stage.write(EVALUATION_METRICS.name, rows_of(EVALUATION_METRICS, slide_id, gene=GENES))
         stage.write(MODEL_COMPARISON.name, rows_of(MODEL_COMPARISON, slide_id, gene=GENES))
         stage.write(EXPRESSION_BY_SLIDE.name, rows_of(EXPRESSION_BY_SLIDE, slide_id, gene=GENES))
+        stage.write(PREDICTION_ERRORS.name, rows_of(PREDICTION_ERRORS, slide_id, gene=GENES))
         stage.write(GENE_MATCHES.name, rows_of(GENE_MATCHES, slide_id, gene=GENES))
 
 
@@ -142,7 +145,8 @@ FULL = {
     "evaluation_metrics": 2,
     "model_comparison": 2,
     "gene_matches": 2,
-    "lineage": 12,
+    "prediction_errors": 2,
+    "lineage": 13,
     "fingerprints": 1,
     "failures": 0,
     "quarantine": 0,
@@ -217,7 +221,7 @@ def test_a_table_whose_last_part_goes_is_empty_again(store: Store) -> None:
     write_all(store, "a")
     assert counts(store) == FULL
     store.remove([EVALUATION_METRICS.name], "a")
-    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 11}
+    assert counts(store) == {**FULL, "evaluation_metrics": 0, "lineage": 12}
 
 
 def test_an_earlier_state_can_be_asked(store: Store) -> None:
@@ -236,7 +240,7 @@ def test_retired_slides_vanish_from_all_views_but_slides(store: Store) -> None:
     write_all(store, "a")
     write_all(store, "b")
     write_slide(store, "b", "retired")
-    assert counts(store) == {**FULL, "slides": 2, "lineage": 24}
+    assert counts(store) == {**FULL, "slides": 2, "lineage": 26}
     for name in PART_TABLES:
         assert ask(store, f"select distinct slide_id from {name}") == [("a",)]
     assert ask(store, "select slide_id, status from slides order by 1") == [("a", "ready"), ("b", "retired")]
@@ -248,7 +252,7 @@ def test_parts_of_a_slide_that_is_not_registered_are_left_out(store: Store) -> N
     write_all(store, "a")
     write_all(store, "b")
     store.lake.transact(lambda c: c.execute("delete from lake.parts.slides where slide_id = 'b'"))
-    assert counts(store) == {**FULL, "lineage": 24}
+    assert counts(store) == {**FULL, "lineage": 26}
 
 
 def test_files_that_are_put_beside_are_not_read(store: Store) -> None:

@@ -1,6 +1,7 @@
 """Differences of two models' scores over the same spots, and how well genes are predicted over patients."""
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from benchmarks.intervals import likeness
 from stpath_assets.evaluation.differences import differences_of
 from stpath_assets.evaluation.intervals import Spacing, difference
 from stpath_assets.evaluation.scores import correlate
+from stpath_assets.evaluation.storing import SHARES
 from stpath_assets.storage import Store
 from stpath_assets.storage.fingerprint import start
 from stpath_assets.storage.stage import insert_rows
-from stpath_assets.tables import EVALUATION_METRICS, SLIDES
+from stpath_assets.tables import EVALUATION_METRICS, PREDICTION_ERRORS, SLIDES
 from tests.asked import ask
 
 TRIES = 1500
@@ -73,7 +75,9 @@ def test_each_pair_of_models_is_compared_over_the_genes_of_both() -> None:
 # ---- genes over patients
 
 
-def scored(store: Store, slide_id: str, r: float | None, patient: str | None, **row: Any) -> None:
+def scored(
+    store: Store, slide_id: str, r: float | None, patient: str | None, genes: Sequence[str] = ("EPCAM",), **row: Any
+) -> None:
     values = {
         "slide_id": slide_id, "uri": slide_id, "sha256": slide_id, "size_bytes": 1, "width_px": 1, "height_px": 1, "mpp": 0.5,
         "mpp_source": "file", "backend": "image", "levels": 1, "status": "ready", "warnings": [], "organ": "Breast",
@@ -81,9 +85,9 @@ def scored(store: Store, slide_id: str, r: float | None, patient: str | None, **
     }  # fmt: skip
     store.create()
     store.lake.transact(lambda c: insert_rows(c, SLIDES, pa.Table.from_pylist([values], SLIDES.schema)))
-    of_gene = {"slide_id": slide_id, "gene": "EPCAM", "model": "stpath", "protocol": "p", "n_spots": 9, "pearson_r": r,
+    of_gene = {"slide_id": slide_id, "model": "stpath", "protocol": "p", "n_spots": 9, "pearson_r": r,
                "mse": 0.1, "r_beyond_depth": None if r is None else r / 2, **row}  # fmt: skip
-    rows = pa.Table.from_pylist([of_gene], EVALUATION_METRICS.schema)
+    rows = pa.Table.from_pylist([{**of_gene, "gene": gene} for gene in genes], EVALUATION_METRICS.schema)
     store.write(EVALUATION_METRICS.name, slide_id, rows, start(slide_sha256=slide_id))
 
 
@@ -99,6 +103,54 @@ def test_a_genes_reliability_is_over_patients_not_slides(tmp_path: Path) -> None
     beyond = np.array([(math.atanh(0.4) + math.atanh(0.3)) / 2, math.atanh(0.25), math.atanh(0.05)]).mean()
     assert found[:3] == ("Breast", 4, 3)
     np.testing.assert_allclose(found[3:], np.tanh([z.mean(), low, high, beyond]), atol=1e-4)
+
+
+def test_errors_within_which_a_new_patient_lies_hold_at_their_rate(tmp_path: Path) -> None:
+    """Patients differ in how far predictions are off; a new one is as one of the cohort."""
+    rng, genes, patients = np.random.default_rng(5), [f"G{g:02d}" for g in range(24)], 40
+    store, middles = Store(tmp_path / "home"), (np.arange(SHARES) + 0.5) / SHARES
+
+    def errors(n: int, spots: int) -> np.ndarray:
+        """Absolute errors (n, genes, spots) of n patients."""
+        spread = np.exp(0.4 * rng.standard_normal((n, len(genes), 1)))
+        return np.abs(spread * rng.standard_normal((n, len(genes), spots)))
+
+    for i, of_patient in enumerate(errors(patients, 300)):
+        scored(store, f"s{i}", 0.5, f"P{i}", genes=genes)
+        rows = [
+            {
+                "slide_id": f"s{i}",
+                "gene": gene,
+                "model": "stpath",
+                "protocol": "p",
+                "quantiles": np.quantile(e, middles),
+            }
+            for gene, e in zip(genes, of_patient, strict=True)
+        ]
+        table = pa.Table.from_pylist(rows, PREDICTION_ERRORS.schema)
+        store.write(PREDICTION_ERRORS.name, f"s{i}", table, start(slide_sha256=f"s{i}"))
+    found = np.array(ask(store.home, "select within_80, within_95 from gene_reliability order by gene"))
+    new = errors(400, 200)
+    for column, rate in ((0, 0.8), (1, 0.95)):
+        assert (new <= found[:, column][None, :, None]).mean() == pytest.approx(rate, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("patients", "known"), [(3, (False, False)), (4, (True, False)), (18, (True, False)), (19, (True, True))]
+)
+def test_too_few_patients_promise_nothing(tmp_path: Path, patients: int, known: tuple[bool, bool]) -> None:
+    store = Store(tmp_path / "home")
+    for i in range(patients):
+        scored(store, f"s{i}", 0.5, f"P{i}")
+        row = {"slide_id": f"s{i}", "gene": "EPCAM", "model": "stpath", "protocol": "p", "quantiles": [0.1, 0.5]}
+        store.write(
+            PREDICTION_ERRORS.name,
+            f"s{i}",
+            pa.Table.from_pylist([row], PREDICTION_ERRORS.schema),
+            start(slide_sha256=f"s{i}"),
+        )
+    (found,) = ask(store.home, "select within_80, within_95 from gene_reliability")
+    assert tuple(value is not None for value in found) == known
 
 
 def test_one_patient_has_no_interval_and_a_perfect_r_is_finite(tmp_path: Path) -> None:

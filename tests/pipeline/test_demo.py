@@ -44,7 +44,12 @@ def test_every_table_has_every_slide_and_says_demo(demo_home: Path, sa) -> None:
     store = Store(demo_home)
     measured = ["phantom_A", "phantom_B"]
     for name in {"slides", "lineage", *PART_TABLES} - {"reference_predictions", "context_predictions"}:
-        of_spots = "spot" in name or name in ("evaluation_metrics", "model_comparison", "gene_matches")
+        of_spots = "spot" in name or name in (
+            "evaluation_metrics",
+            "model_comparison",
+            "gene_matches",
+            "prediction_errors",
+        )
         assert store.slide_ids(name) == (measured if of_spots else [*measured, "phantom_C"])
     query = "select distinct model from stpath_predictions union all select distinct encoder from gigapath_features"
     assert sorted(sa("sql", query, "--home", demo_home, "--format", "csv").stdout.split()) == [

@@ -68,6 +68,8 @@ def any_rows(table: str, slide_id: str = "a", n: int = 4) -> pa.Table:
         elif pa.types.is_fixed_size_list(field.type):
             values = np.random.default_rng(i).standard_normal(n * field.type.list_size).astype(np.float32)
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), field.type.list_size))
+        elif pa.types.is_list(field.type):
+            columns.append(pa.array([np.arange(k + 1, dtype=np.float32) for k in range(n)], field.type))
         elif pa.types.is_string(field.type):
             columns.append(pa.array([f"{field.name} {k}" for k in range(n)]))
         elif pa.types.is_timestamp(field.type):

@@ -144,6 +144,7 @@ def require_all(root: Path) -> None:
             "reference_models": 0,
             "model_comparison": 0,
             "gene_matches": 0,
+            "prediction_errors": 0,
             "reference_predictions": 0,
             "context_predictions": 0,
             "expression_by_slide": 0,
