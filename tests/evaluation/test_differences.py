@@ -107,7 +107,7 @@ def test_a_genes_reliability_is_over_patients_not_slides(tmp_path: Path) -> None
 
 def test_errors_within_which_a_new_patient_lies_hold_at_their_rate(tmp_path: Path) -> None:
     """Patients differ in how far predictions are off; a new one is as one of the cohort."""
-    rng, genes, patients = np.random.default_rng(5), [f"G{g:02d}" for g in range(24)], 40
+    rng, genes, patients = np.random.default_rng(5), [f"G{g:02d}" for g in range(24)], 100
     store, middles = Store(tmp_path / "home"), (np.arange(SHARES) + 0.5) / SHARES
 
     def errors(n: int, spots: int) -> np.ndarray:
