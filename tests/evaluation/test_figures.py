@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from stpath_assets.evaluation import scatters
 from stpath_assets.evaluation.comparisons import Layout, comparison, said
+from stpath_assets.evaluation.overviews import heat_map, page, ranks
 
 SCORE = {"pearson_r": 0.5, "pearson_low": 0.21, "pearson_high": 0.7, "n_spots": 20}
 
@@ -69,3 +70,51 @@ def test_without_spots_or_scan_their_panels_are_left_out(layout: Layout) -> None
     predicted, bar = figure.axes
     assert predicted.get_title() == "predicted"
     assert bar.get_label() == "<colorbar>"
+
+
+def row(r: float | None, **more: float | None) -> dict[str, float | None]:
+    reach = (
+        {"pearson_low": None, "pearson_high": None} if r is None else {"pearson_low": r - 0.1, "pearson_high": r + 0.1}
+    )
+    return {"pearson_r": r, **reach, "r_depth": 0.2, "noise_ceiling": None, "n_spots": 9, **more}
+
+
+def test_genes_are_ranked_by_the_first_model_with_their_intervals() -> None:
+    first = {"A": row(0.1), "B": row(0.6), "C": row(None), "D": row(0.3)}
+    figure = ranks({"stpath": first, "ridge:r": {"A": row(0.5), "E": row(0.9)}}, title="s")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["B", "D", "A"], "C has no r"
+    drawn = {c.get_label(): c for c in axes.containers}
+    assert set(drawn) == {"stpath", "ridge:r"}
+    np.testing.assert_allclose(drawn["stpath"].lines[0].get_xdata(), [0.6, 0.3, 0.1])
+    np.testing.assert_allclose(drawn["ridge:r"].lines[0].get_xdata(), [0.5])
+    segments = drawn["stpath"].lines[2][0].get_segments()
+    np.testing.assert_allclose([s[:, 0] for s in segments], [[0.5, 0.7], [0.2, 0.4], [0.0, 0.2]])
+
+
+def test_of_many_genes_the_first_and_last_are_shown() -> None:
+    scores = {f"G{i:03d}": row(1 - i / 100) for i in range(90)}
+    axes = ranks({"stpath": scores}, title="s").axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == [*[f"G{i:03d}" for i in range(20)], *[f"G{i:03d}" for i in range(70, 90)]]
+    assert "first 20 and last 20 of 90 genes" in axes.get_title()
+
+
+def test_all_genes_are_on_one_page_each_pair_on_one_scale(layout: Layout) -> None:
+    both = {f"G{i}": (np.linspace(0, i + 1, 5), np.linspace(1, 2, 12)) for i in range(8)}
+    figure = page(layout, both, title="s")
+    shown = [axes for axes in figure.axes if axes.collections]
+    assert len(shown) == 16
+    assert [axes.get_title() for axes in shown if axes.get_title()] == list(both)
+    above, below = shown[5], shown[11]  # six across: the last gene of the first row
+    assert above.get_title() == "G5"
+    assert above.collections[0].get_clim() == below.collections[0].get_clim() == (0.0, 6.0)
+
+
+def test_the_heat_map_has_slides_and_genes_by_their_mean() -> None:
+    found = [("s1", "A", 0.1), ("s1", "B", 0.9), ("s2", "B", 0.7), ("s2", "A", 0.8)]
+    axes = heat_map(found, title="ridge:r").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["B", "A"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["s2", "s1"]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.7, 0.8], [0.9, 0.1]])
+    assert "demo weights, not biology" in heat_map(found, title="stpath-demo: r").axes[0].get_title()

@@ -131,7 +131,7 @@ def test_without_stpath_slides_with_spots_are_scored(fitted_home: Path, tmp_path
         ("mean:mine",),
     ]
     assert {p.name.partition("_")[0] for p in (home / "figures" / "phantom_A").iterdir()} == {
-        "compare", "knn-mine", "scatter", "tiles.png"
+        "compare", "knn-mine", "page", "ranks", "scatter", "tiles.png"
     }  # fmt: skip
 
 

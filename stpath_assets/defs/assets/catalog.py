@@ -4,10 +4,12 @@ from collections import Counter
 
 import dagster as dg
 
+from stpath_assets.defs.assets.metadata import picture
 from stpath_assets.defs.assets.spec import COHORT_GROUP, OWNERS, one_line_failures
+from stpath_assets.evaluation.overviews import draw_cohort
 from stpath_assets.settings import Settings
 from stpath_assets.stages import STAGES, Plan, states_of
-from stpath_assets.storage import Store
+from stpath_assets.storage import Store, pictures
 
 _C = dg.AutomationCondition
 _CHANGED: dg.AutomationCondition = _C.any_deps_match(_C.data_version_changed() | _C.newly_missing())
@@ -36,4 +38,8 @@ def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settin
     parts = Counter(p.table for p in store.parts())
     counts = {f"{name}_parts": parts[name] for name in STAGES if name in parts}
     not_current = sum(kind not in ("current", "nothing") for kind in states)
-    return dg.MaterializeResult(metadata={"lake": store.place.name, "not_current": not_current, **counts})
+    drawn = {
+        f"cohort_{model}": picture(pictures.small_jpeg_of(path, 620), model)
+        for model, path in draw_cohort(store).items()
+    }
+    return dg.MaterializeResult(metadata={"lake": store.place.name, "not_current": not_current, **counts, **drawn})

@@ -14,6 +14,7 @@ from stpath_assets.defs.assets.spec import per_slide
 from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.comparisons import draw_comparisons
 from stpath_assets.evaluation.in_context import ContextChoice, store_context
+from stpath_assets.evaluation.overviews import draw_overviews
 from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.evaluation.storing import read_context
@@ -112,6 +113,7 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
         mine = plan.settings_of(row)
         made = store_metrics(store, row.slide_id, ModelChoice.for_encoder(mine.encoder, mine).load_vocabulary)
         scatters, comparisons = draw_scatters(store, row, settings), draw_comparisons(store, row, settings)
+        overviews = draw_overviews(store, row, settings)
 
         def describe() -> dict[str, Any]:
             drawn = {
@@ -123,6 +125,7 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
             # Numbers of the first model have the plain names, which the UI plots over slides.
             numbers = {f"{name}_{m}" if i else name: value for i, m in enumerate(models)
                        for name, value in summarize(store, row.slide_id, m).items()}  # fmt: skip
+            shown |= {kind: picture(pictures.small_jpeg_of(path, 620), kind) for kind, path in overviews.items()}
             return {**numbers, "models": ", ".join(models), **shown}
 
         return Report(made, describe)
