@@ -454,6 +454,16 @@ EVALUATION_METRICS = Table(
                 nullable=True,
             ),
             _column("mse", pa.float64(), "mean squared error, on the protocol's scale, squared"),
+            _column(
+                "mean_predicted", pa.float64(), "mean of the prediction over the spots, on its own scale", nullable=True
+            ),
+            _column(
+                "sd_predicted", pa.float64(), "standard deviation of the same, of all spots (ddof 0)", nullable=True
+            ),
+            _column("mean_measured", pa.float64(), "mean of the measurement, on the protocol's scale", nullable=True),
+            _column(
+                "sd_measured", pa.float64(), "standard deviation of the same, of all spots (ddof 0)", nullable=True
+            ),
         ]
     ),
 )
@@ -715,7 +725,52 @@ from reach r left join within w on r.gene = w.gene and r.organ is not distinct f
   and r.protocol = w.protocol""",
 )
 
-VIEWS: dict[str, View] = {v.name: v for v in (GENE_RELIABILITY,)}
+POOLED_SCORES = View(
+    "pooled_scores",
+    "a model's scores for one gene over the spots of all slides of an organ, taken apart",
+    (
+        _column("gene", pa.string(), "gene symbol"),
+        _column("organ", pa.string(), "organ token of STPath; NULL is its padding token", nullable=True),
+        _MODEL,
+        _column("protocol", pa.string(), "as in `evaluation_metrics`, with `pooled` in the place of `tutorial`"),
+        _column("slides", pa.int64(), "slides with a score for the gene"),
+        _column("spots", pa.int64(), "spots of all of them"),
+        _column("r_pooled", pa.float64(), "Pearson r over all spots of all slides", nullable=True),
+        _column("r_within", pa.float64(), "the same, of what differs from the slide's means", nullable=True),
+        _column("r_between", pa.float64(), "Pearson r of the slides' means, weighed by their spots", nullable=True),
+        _column(
+            "r_slide_means",
+            pa.float64(),
+            "pooled r of an oracle that knows each slide's mean and nothing else: what `r_pooled` is to be compared with",
+            nullable=True,
+        ),
+    ),
+    # Sums over all spots, from each slide's means and standard deviations. A slide whose r is undefined has no covariance.
+    """with scored as (
+  select m.gene, s.organ, m.model, replace(m.protocol, 'tutorial:', 'pooled:') as protocol, m.n_spots as n,
+    mean_predicted as x, mean_measured as y, sd_predicted as sx, sd_measured as sy,
+    coalesce(pearson_r, 0) * sd_predicted * sd_measured as sxy
+  from ({evaluation_metrics}) m join ({slides}) s using (slide_id) left join ({spot_registration}) f using (slide_id)
+  where m.protocol like 'tutorial:%' and m.mean_predicted is not null and coalesce(f.verdict, 'ok') <> 'suspect'
+    and coalesce(m.relation, '') <> 'same patient'
+), of_genes as (
+  select gene, organ, model, protocol, count(*) as slides, sum(n)::bigint as spots, sum(n * x) / sum(n) as mx,
+    sum(n * y) / sum(n) as my, sum(n * sx * sx) as wxx, sum(n * sy * sy) as wyy, sum(n * sxy) as wxy,
+    sum(n * x * x) as xx, sum(n * y * y) as yy, sum(n * x * y) as xy
+  from scored group by all
+), parts as (
+  select *, greatest(xx - spots * mx * mx, 0) as bxx, greatest(yy - spots * my * my, 0) as byy, xy - spots * mx * my as bxy
+  from of_genes
+)
+select gene, organ, model, protocol, slides, spots,
+  case when wxx + bxx > 1e-12 and wyy + byy > 1e-12 then (wxy + bxy) / sqrt((wxx + bxx) * (wyy + byy)) end as r_pooled,
+  case when wxx > 1e-12 and wyy > 1e-12 then wxy / sqrt(wxx * wyy) end as r_within,
+  case when slides > 2 and bxx > 1e-12 and byy > 1e-12 then bxy / sqrt(bxx * byy) end as r_between,
+  case when wyy + byy > 1e-12 then sqrt(byy / (wyy + byy)) end as r_slide_means
+from parts""",
+)
+
+VIEWS: dict[str, View] = {v.name: v for v in (GENE_RELIABILITY, POOLED_SCORES)}
 
 
 def to_markdown() -> str:

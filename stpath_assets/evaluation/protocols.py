@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stpath_assets.evaluation.scores import Values, correlate
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raised when the same predictions and counts give other rows of `evaluation_metrics`."""
 
 SPLITS = 3

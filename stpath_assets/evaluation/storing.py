@@ -178,6 +178,8 @@ def _scores(
     of_depth = correlate(measured, log_depth)
     return {
         **scores,
+        **{f"mean_{name}": values.mean(axis=0) for name, values in (("predicted", predicted), ("measured", measured))},
+        **{f"sd_{name}": values.std(axis=0) for name, values in (("predicted", predicted), ("measured", measured))},
         "pearson_low": low,
         "pearson_high": high,
         "n_effective": n,

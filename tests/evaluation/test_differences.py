@@ -105,6 +105,27 @@ def test_a_genes_reliability_is_over_patients_not_slides(tmp_path: Path) -> None
     np.testing.assert_allclose(found[3:], np.tanh([z.mean(), low, high, beyond]), atol=1e-4)
 
 
+def test_pooled_scores_are_those_of_all_spots_taken_apart(tmp_path: Path) -> None:
+    """From each slide's means, deviations and r alone, what numpy finds in all spots."""
+    store, rng, all_x, all_y, at = Store(tmp_path / "home"), np.random.default_rng(3), [], [], []
+    for i, (n, level) in enumerate([(40, 0.0), (25, 2.0), (60, 5.0), (30, 1.0)]):
+        y = level + rng.standard_normal(n)
+        x = 0.3 * (y - level) + 0.4 * level + rng.standard_normal(n)
+        r = float(np.corrcoef(x, y)[0, 1])
+        more = {"n_spots": n, "mean_predicted": x.mean(), "sd_predicted": x.std(), "mean_measured": y.mean(),
+                "sd_measured": y.std(), "protocol": "tutorial:raw_log1p"}  # fmt: skip
+        scored(store, f"s{i}", r, f"P{i}", **more)
+        all_x, all_y, at = [*all_x, x], [*all_y, y], [*at, np.full(n, i)]
+    x, y, slide = np.concatenate(all_x), np.concatenate(all_y), np.concatenate(at)
+    mx, my = (np.array([v[slide == i].mean() for i in range(4)])[slide] for v in (x, y))
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in ((x, y), (x - mx, y - my), (mx, my), (my, y))]
+    columns = "protocol, slides, spots, r_pooled, r_within, r_between, r_slide_means"
+    (found,) = ask(store.home, f"select {columns} from pooled_scores")
+    assert found[:3] == ("pooled:raw_log1p", 4, 155)
+    np.testing.assert_allclose(found[3:], expected, atol=1e-9)
+    assert found[6] > 0.8, "knowing the slides' means alone looks like a good model"
+
+
 def test_errors_within_which_a_new_patient_lies_hold_at_their_rate(tmp_path: Path) -> None:
     """Patients differ in how far predictions are off; a new one is as one of the cohort."""
     rng, genes, patients = np.random.default_rng(5), [f"G{g:02d}" for g in range(24)], 100
