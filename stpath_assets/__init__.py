@@ -1,9 +1,9 @@
 """H&E whole-slide scans to predicted spatial gene expression.
 
 Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. `evaluate` scores it against measured
-spots, `plot` draws a gene, `fit` fits a predictor to measured slides. They read the settings of
-STPATH_HOME and the environment; `settings()` shows which values hold and where each comes from. Names are imported on first
-use: importing the package imports neither torch nor dagster.
+spots, `plot` draws a gene, `fit` fits a predictor to measured slides, `hest_bench` runs a task of HEST-Benchmark. They read the
+settings of STPATH_HOME and the environment; `settings()` shows which values hold and where each comes from. Names are imported on
+first use: importing the package imports neither torch nor dagster.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stpath_assets.version import __version__
 
 if TYPE_CHECKING:
-    from stpath_assets.evaluation import evaluate, fit, plot
+    from stpath_assets.evaluation import evaluate, fit, hest_bench, plot
     from stpath_assets.features import embed
     from stpath_assets.prediction import Context, predict_expression
     from stpath_assets.settings import load_settings as settings
@@ -24,6 +24,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fit",
+    "hest_bench",
     "open_slide",
     "plot",
     "predict_expression",
@@ -38,6 +39,7 @@ _WHERE = {
     "predict_expression": "prediction",
     "Context": "prediction",
     "evaluate": "evaluation",
+    "hest_bench": "evaluation",
     "fit": "evaluation",
     "plot": "evaluation",
 }

@@ -7,6 +7,7 @@ read in `spots`; predictions are made in `prediction`.
 """
 
 from stpath_assets.evaluation.fitting import fit
+from stpath_assets.evaluation.hest import hest_bench
 from stpath_assets.evaluation.notebook import evaluate, plot
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import CP10K, PROTOCOLS, RAW
@@ -21,6 +22,7 @@ __all__ = [
     "check_registration",
     "evaluate",
     "fit",
+    "hest_bench",
     "metrics_from",
     "pair",
     "plot",
