@@ -20,6 +20,11 @@ from stpath_assets.cli.options import common, encoder_option, genes_option, is_g
     type=click.Path(dir_okay=False),
     help="A predictor made by `fit`, in place of STPath; it has its own genes.",
 )
+@click.option(
+    "--spots",
+    type=click.Path(),
+    help="Measured expression of the slide that STPath is given: the spots that lie on tiles.",
+)
 @encoder_option
 @common
 def predict(
@@ -30,6 +35,7 @@ def predict(
     genes: str,
     mpp: Any,
     reference: str | None,
+    spots: str | None,
     **given: Any,
 ) -> None:
     """Predict one slide into an .h5ad file.
@@ -38,9 +44,12 @@ def predict(
     """
     from stpath_assets.cli.terminal import progress_bars
 
-    if reference is not None and (given["organ"] or given["tech"] or is_given("genes")):
-        raise click.UsageError("--genes, --organ and --tech are for STPath; what `fit` made has its own genes")
+    if reference is not None and (given["organ"] or given["tech"] or spots or is_given("genes")):
+        raise click.UsageError("--genes, --organ, --tech and --spots are for STPath; what `fit` made has its own genes")
     with progress_bars() as listen:
+        import numpy as np
+
+        from stpath_assets.evaluation.in_context import context_of
         from stpath_assets.exports import write_h5ad
         from stpath_assets.features import embed, embedder_of
         from stpath_assets.prediction import ModelChoice, predict_expression
@@ -48,6 +57,7 @@ def predict(
         from stpath_assets.progress import listening
         from stpath_assets.settings import load_settings
         from stpath_assets.slides import open_slide
+        from stpath_assets.spots import read_spots
         from stpath_assets.tiles import tile
         from stpath_assets.vocabulary import tokens
 
@@ -68,8 +78,12 @@ def predict(
             )  # fmt: skip
             features = embed(tiles, embedder_of(settings), settings.batch_size)
             if fitted is None:
-                prediction = predict_expression(features, organ, tech, panel, model=model)
+                known = None if spots is None else context_of(features, read_spots(Path(spots)))
+                prediction = predict_expression(features, organ, tech, panel, model=model, context=known)
+                if known is not None:
+                    prediction.obs["is_context"] = np.isin(np.arange(len(tiles)), known.indices)
             else:
                 prediction = fitted.predict(features)
             write_h5ad(prediction, Path(out))
-    click.echo(f"{out}: {len(tiles)} tiles, {prediction.uns['histo']['model']}")
+    told = f", {int(prediction.obs['is_context'].sum())} of them known" if "is_context" in prediction.obs else ""
+    click.echo(f"{out}: {len(tiles)} tiles{told}, {prediction.uns['histo']['model']}")

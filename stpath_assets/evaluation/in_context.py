@@ -153,6 +153,16 @@ def nearest_spots(spots: Spots, features: Features) -> tuple[npt.NDArray[np.intp
     return spot[order][first], tile[order][first]
 
 
+def context_of(features: Features, spots: Spots) -> Context:
+    """Return all spots that lie on a slide's tiles as context. Raises `SpotsError` if none does."""
+    spot, tile = nearest_spots(spots, features)
+    if not len(tile):
+        raise SpotsError(
+            f"{features.slide_id}: none of the {len(spots.spot_ids)} spots lies on a tile; are they of this scan?"
+        )
+    return Context(tile, spots.counts.tocsr()[spot], spots.genes)
+
+
 Blocks = Iterator[tuple[list[str], npt.NDArray[np.float32]]]
 
 

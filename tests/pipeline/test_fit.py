@@ -50,11 +50,13 @@ def test_a_predictor_of_one_phantom_predicts_the_other(demo_home: Path, tmp_path
     assert "phantom_A: ridge:mine was fitted to this slide" in again.stderr
 
 
-@pytest.mark.parametrize("option", [("--genes", "EPCAM"), ("--organ", "Breast"), ("--tech", "Visium")])
+@pytest.mark.parametrize(
+    "option", [("--genes", "EPCAM"), ("--organ", "Breast"), ("--tech", "Visium"), ("--spots", "x")]
+)
 def test_options_of_the_network_are_refused_beside_a_reference(option: tuple[str, str], tmp_path: Path) -> None:
     ran = command("predict", "x.tif", "--reference", tmp_path / "a.npz", "--out", tmp_path / "b.h5ad", *option)
     assert ran.exit_code == 2
-    assert "--genes, --organ and --tech are for STPath" in ran.stderr
+    assert "--genes, --organ, --tech and --spots are for STPath" in ran.stderr
 
 
 @pytest.fixture(scope="module")

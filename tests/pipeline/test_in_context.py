@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 
@@ -106,3 +107,16 @@ def test_a_seed_without_a_share_is_wrong_usage(home: Path) -> None:
     ran = command("run", "--seed", "3", "--home", home)
     assert ran.exit_code == 2
     assert "--context-blocks and --seed need --context-fraction" in ran.stderr
+
+
+def test_predict_takes_all_spots_as_known(demo_home: Path, tmp_path: Path) -> None:
+    scan, counts = (demo_home / "inbox" / f"phantom_B{end}" for end in (".tif", "_counts.tsv.gz"))
+    given = ("--encoder", "demo", "--organ", "Breast", "--tech", "Visium", "--genes", "EPCAM,VIM")
+    plain = command("predict", scan, *given, "--out", tmp_path / "plain.h5ad")
+    ran = command("predict", scan, *given, "--out", tmp_path / "known.h5ad", "--spots", counts)
+    assert (plain.exit_code, ran.exit_code) == (0, 0), ran.output
+    one, other = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("plain", "known"))
+    assert f"98 tiles, {other.obs['is_context'].sum()} of them known, stpath-demo" in ran.stdout
+    assert other.obs["is_context"].sum() > 60
+    assert "is_context" not in one.obs
+    assert not np.allclose(one.X, other.X, atol=1e-6)
