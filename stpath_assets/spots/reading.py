@@ -15,7 +15,7 @@ import scipy
 
 from stpath_assets.errors import SpotsError, StorageError
 from stpath_assets.spots.formats.base import Measured, first_no_count, refuse_twice
-from stpath_assets.spots.formats.h5ad import read_h5ad
+from stpath_assets.spots.formats.h5ad import read_h5ad, read_spatialdata
 from stpath_assets.spots.formats.her2st import read_her2st
 from stpath_assets.spots.formats.visium import read_visium
 from stpath_assets.spots.formats.visium_hd import read_visium_hd
@@ -27,7 +27,8 @@ CODE_VERSION = "2"
 """Raised when the same files give other rows of `spot_expression`."""
 
 KNOWN_FORMS = (
-    "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv next to it, an .h5ad with obsm['spatial'], "
+    "<name>_counts.tsv or .tsv.gz with <name>_selection.tsv next to it, an .h5ad or the .zarr of a SpatialData "
+    "store with obsm['spatial'], "
     "or a Visium, Visium HD or Xenium folder (outs of Space Ranger, or of Xenium with NAME_imagealignment.csv)"
 )
 _MATRIX = "filtered_feature_bc_matrix"
@@ -47,7 +48,7 @@ class Spots:
 
     `spot_ids` are unique and as in the data. `xy_px` (N, 2) float64 are spot centres x, y in level-0 pixels. `genes` are
     symbols in ascending order, without duplicates. `counts` (N, G) int32 are raw counts, sparse by column. `source` is the
-    format (`her2st`, `h5ad`, `visium`, `visium_hd` or `xenium`). `notes` are lines for the
+    format (`her2st`, `h5ad`, `spatialdata`, `visium`, `visium_hd` or `xenium`). `notes` are lines for the
     user. `spot_diameter_px` is the diameter of a spot, or the side of a square, in level-0 pixels, if the data have it.
     """
 
@@ -133,6 +134,8 @@ class FoundFiles:
 
 def find_files(path: Path) -> FoundFiles:
     """Return the format of a path and its files. Opens none of them."""
+    if path.is_dir() and path.suffix == ".zarr":
+        return _find_spatialdata(path)
     if path.is_dir():
         return _find_xenium(path) or _find_visium_hd(path) or _find_visium(path)
     if not path.is_file():
@@ -146,6 +149,24 @@ def find_files(path: Path) -> FoundFiles:
     if not selection.is_file():
         raise SpotsError(f"{path}: the spots' positions are missing; put {selection.name} next to it")
     return FoundFiles("her2st", {name[2]: path, "selection.tsv": selection}, read_her2st)
+
+
+def _find_spatialdata(store: Path) -> FoundFiles:
+    """Return the files of the one table of a SpatialData store."""
+    described = (".zattrs", "zarr.json")
+    tables = sorted(t for t in (store / "tables").glob("*") if any((t / name).is_file() for name in described))
+    if len(tables) != 1:
+        named = f" ({', '.join(t.name for t in tables)})" if tables else ""
+        raise SpotsError(
+            f"{store}: has {len(tables)} tables{named}, and one is needed; write the measured one to a store of its own"
+        )
+    (table,) = tables
+    linked = next((p for p in (store, store / "tables", table, *table.rglob("*")) if p.is_symlink()), None)
+    if linked is not None:
+        raise SpotsError(f"{linked}: is a link, which is refused; write all data into the store")
+    first = next(table / name for name in described if (table / name).is_file())
+    others = {str(p.relative_to(table)): p for p in sorted(table.rglob("*")) if p.is_file() and p != first}
+    return FoundFiles("spatialdata", {first.name: first, **others}, read_spatialdata)
 
 
 def _find_xenium(folder: Path) -> FoundFiles | None:

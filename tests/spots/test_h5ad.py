@@ -1,5 +1,7 @@
 """h5ad: where raw counts are looked for, and what is wrong with bad files."""
 
+import shutil
+
 import anndata
 import h5py
 import numpy as np
@@ -195,3 +197,46 @@ def test_data_in_another_file_are_refused(path, tmp_path, link):
     with h5py.File(path, "a") as file:
         link(file, tmp_path)
     assert "its /obs/more lies in another file, which is refused" in refusal(path)
+
+
+# ---- SpatialData
+
+
+def write_store(folder, made, name="table"):
+    (folder / "s.zarr" / "tables").mkdir(parents=True, exist_ok=True)
+    made.write_zarr(folder / "s.zarr" / "tables" / name)
+    return folder / "s.zarr"
+
+
+def test_the_table_of_a_spatialdata_store_is_read_as_an_h5ad(tmp_path):
+    data().write_h5ad(tmp_path / "s.h5ad")
+    store, expected = write_store(tmp_path, data()), read_spots(tmp_path / "s.h5ad")
+    spots = read_spots(store)
+    assert spots.source == "spatialdata"
+    assert (spots.spot_ids, spots.genes) == (expected.spot_ids, expected.genes)
+    assert (spots.counts != expected.counts).nnz == 0
+    assert spots.xy_px.tolist() == expected.xy_px.tolist()
+    before = spots_fingerprint(store)
+    shutil.rmtree(store)
+    write_store(tmp_path, data(x=COUNTS + 1))
+    assert spots_fingerprint(store) != before
+
+
+def test_a_store_with_other_than_one_table_is_refused(tmp_path):
+    store = write_store(tmp_path, data(), "a")
+    write_store(tmp_path, data(), "b")
+    assert "has 2 tables (a, b), and one is needed" in refusal(store)
+    shutil.rmtree(store / "tables")
+    assert "has 0 tables, and one is needed" in refusal(store)
+
+
+def test_a_store_without_positions_is_refused(tmp_path):
+    assert "has no positions" in refusal(write_store(tmp_path, data(xy=None)))
+
+
+def test_links_in_a_store_are_refused(tmp_path):
+    store = write_store(tmp_path, data())
+    (tmp_path / "secret").write_text("x")
+    (store / "tables" / "table" / "more").symlink_to(tmp_path / "secret")
+    with pytest.raises(SpotsError, match=r"more: is a link, which is refused"):
+        read_spots(store)

@@ -1,4 +1,4 @@
-"""Reads an AnnData file with positions in obsm['spatial']."""
+"""Reads AnnData with positions in obsm['spatial']: an .h5ad, or the table of a SpatialData store (.zarr)."""
 
 import warnings
 from pathlib import Path
@@ -26,6 +26,21 @@ def read_h5ad(files: dict[str, Path]) -> Measured:
     with reading(path, "h5ad"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # names that occur twice are dealt with in `spots`
         data = anndata.read_h5ad(path)
+    return _measured(data, path)
+
+
+def read_spatialdata(files: dict[str, Path]) -> Measured:
+    """Read the table of a SpatialData store, as an .h5ad. Its shapes are not read, so the table must have positions itself."""
+    import anndata
+
+    path = next(iter(files.values())).parent
+    with reading(path, "a table of SpatialData"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of zarr, about forms of earlier versions
+        data = anndata.read_zarr(path)
+    return _measured(data, path)
+
+
+def _measured(data: Any, path: Path) -> Measured:
     if "spatial" not in data.obsm:
         raise SpotsError(f"{path}: has no positions; put the spots' level-0 pixels into obsm['spatial']")
     with reading(path, "h5ad"):
