@@ -308,7 +308,8 @@ CONTEXT_PREDICTIONS = Table(
                 "model",
                 pa.string(),
                 "`interpolation_only`: from the known spots alone, without the image; `residual_smoothed(MODEL)`: a model plus "
-                "its smoothed error at the known spots; `in_context(stpath)`: STPath that is given them",
+                "its smoothed error at the known spots; `in_context(stpath)`: STPath that is given them; `adapted(stpath)`: a "
+                "new head on its last state, fitted to them",
             ),
         ]
     ),

@@ -4,8 +4,8 @@
     store_context(store, row, choice, model)
 
 A share of the tiles that have a spot is the context. The rest is predicted by STPath that is given the context, by STPath or a
-fitted predictor plus its smoothed error at the context (`residual_smoothed`), and from the context alone, without any image
-(`interpolation_only`). A score in context says something only beside the latter.
+fitted predictor plus its smoothed error at the context (`residual_smoothed`), by a new head on STPath's last state (`adapted`),
+and from the context alone, without any image (`interpolation_only`). A score in context says something only beside the latter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from stpath_assets.evaluation.intervals import pitch_of
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.features import Features, read_features
 from stpath_assets.prediction import Context, ModelChoice
+from stpath_assets.prediction.predictors import Training, fit_ridge
 from stpath_assets.prediction.stored import (
     BASELINES,
     INTERPOLATION,
@@ -36,7 +37,7 @@ from stpath_assets.tables import CONTEXT_PREDICTIONS, GIGAPATH_FEATURES, SPOT_EX
 from stpath_assets.tiles import TILE_PX
 from stpath_assets.vocabulary.matching import match_genes
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raised when the same predictions and counts give other rows of `context_predictions`."""
 
 BLOCK = 5.0
@@ -191,6 +192,7 @@ class _Work:
                 todo[f"residual_smoothed({m})"] = self._smoothed(smoother, shared, names, m)
             if m == model.name and shared:
                 todo[f"in_context({m})"] = self._in_context(model, shared)
+                todo[f"adapted({m})"] = self._adapted(model, smoother, shared, names)
         yield from sorted(todo.items())
 
     def _in_context(self, model: ModelChoice, genes: list[str]) -> Blocks:
@@ -199,6 +201,20 @@ class _Work:
         yield from model.load().predict_blocks(
             f.matrix, f.centers_px, row.organ, row.tech, genes, context, tile_ids=f.tile_ids
         )
+
+    def _adapted(self, model: ModelChoice, smoother: "Smoother", genes: list[str], names: dict[str, str]) -> Blocks:
+        """Yield what a new head predicts, ridge regression from the network's last state at the known spots, plus its smoothed
+        error there.
+        """
+        f, row = self.features, self.row
+        hidden = model.load().hidden(f.matrix, f.centers_px, row.organ, row.tech, tile_ids=f.tile_ids)
+        depth = np.log1p(self.spots.depth[self.spot])
+        for start in range(0, len(genes), _GENES):
+            some = genes[start : start + _GENES]
+            known = self._logs([names[gene] for gene in some])
+            predicted = fit_ridge(Training(hidden[self.tile], known, depth, some)).predict(hidden).astype(np.float64)
+            rest = smoother.at(f.centers_px, known - predicted[self.tile])
+            yield some, (predicted + rest).astype(np.float32)
 
     def _smoothed(self, smoother: "Smoother", genes: list[str], names: dict[str, str], model: str | None) -> Blocks:
         """Yield measured values, or a model's errors, smoothed over all tiles; errors are added to what the model predicts."""

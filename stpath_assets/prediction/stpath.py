@@ -150,6 +150,20 @@ class STPath:
         for part in chunks(len(columns), block_genes(len(x))):
             yield names[part], self._head(x, columns[part])
 
+    def hidden(
+        self,
+        features: npt.ArrayLike,
+        coords: npt.ArrayLike,
+        organ: str | None = None,
+        tech: str | None = None,
+        context: Context | None = None,
+        *,
+        tile_ids: Sequence[str] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return the state of the last layer, (N, d) float32, from which the head reads each gene. Inputs as for `predict`."""
+        x = self._hidden(*check_inputs(features, coords, self.sizes.features, tile_ids), organ, tech, context)
+        return x.float().cpu().numpy()
+
     @torch.inference_mode()
     def _hidden(
         self,

@@ -20,7 +20,13 @@ from tests.roots import command, copy_home
 
 pytestmark = pytest.mark.usefixtures("same_figures")
 
-MODELS = ["in_context(stpath-demo)", "interpolation_only", "residual_smoothed(stpath-demo)", "stpath-demo"]
+MODELS = [
+    "adapted(stpath-demo)",
+    "in_context(stpath-demo)",
+    "interpolation_only",
+    "residual_smoothed(stpath-demo)",
+    "stpath-demo",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def test_held_out_spots_are_scored_for_all_models(home: Path) -> None:
     pairs = ask(
         home, "select distinct model, than from model_comparison where protocol like 'in_context%' order by all"
     )
-    assert len(pairs) == 6
+    assert len(pairs) == 10
     assert ask(home, "select count(*) from context_predictions where slide_id = 'phantom_C'") == [(0,)]
 
 
@@ -84,6 +90,25 @@ def test_a_smoothed_error_brings_predictions_nearer_to_what_was_measured(home: P
     measured = np.log1p(counts.astype(float))
     errors = [np.abs(p.values[context] - measured).mean() for p in (better, plain)]
     assert errors[0] < errors[1]
+
+
+def test_an_adapted_head_is_ridge_regression_on_the_last_state(home: Path) -> None:
+    store, settings = Store(home), load_settings(home)
+    row, features, spots = (
+        Registry(store).get("phantom_B"), read_features(store, "phantom_B"), read_stored(store, "phantom_B")
+    )  # fmt: skip
+    part = read_predicted(store, "phantom_B", "adapted(stpath-demo)")
+    context = np.flatnonzero(part.keys["is_context"])
+    network = ModelChoice.for_encoder("demo", settings).load()
+    state = network.hidden(features.matrix, features.centers_px, row.organ, row.tech).astype(float)
+    spot, tile = nearest_spots(spots, features)
+    gene = part.genes.index("EPCAM")
+    known = np.log1p(
+        spots.counts[:, spots.genes.index("EPCAM")].toarray().ravel()[spot[np.searchsorted(tile, context)]]
+    )
+    weights = network.state["gene_exp_head.1.weight"].numpy()
+    assert state.shape[1] == weights.shape[1], "the state is what the network's own head reads"
+    assert np.corrcoef(part.values[context, gene], known)[0, 1] > 0.5
 
 
 def test_later_runs_keep_the_context_and_0_ends_it(home: Path, tmp_path: Path) -> None:

@@ -19,4 +19,4 @@ KINDS: dict[str, Callable[[Training], Predictor]] = {
 }
 """How each kind of predictor is fitted."""
 
-__all__ = ["KINDS", "About", "Predictor", "Reference", "Space", "Training"]
+__all__ = ["KINDS", "About", "Predictor", "Reference", "Space", "Training", "fit_ridge"]
