@@ -77,6 +77,7 @@ def test_a_changed_setting_shows_as_stale_and_an_equal_one_does_not(
     assert states(opened) == fresh | {
         "gigapath_features": StaleStatus.STALE,
         "stpath_predictions": StaleStatus.STALE,
+        "context_predictions": StaleStatus.STALE,
     }, "Dagster marks what depends on it directly; `status` also tells what follows"
     run(opened, changed)
     assert states(opened) == fresh
