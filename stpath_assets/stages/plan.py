@@ -44,7 +44,7 @@ from stpath_assets.tiles.survey import CODE as TILES_CODE
 from stpath_assets.weights import hashes
 
 Asked = tuple[str | None, ...]
-"""The encoder, genes and models of a slide's last run."""
+"""Encoder, genes, models and context of a slide's last run."""
 
 Expected = Callable[["Plan", Registered], "Fingerprint | None"]
 

@@ -19,6 +19,7 @@ from stpath_assets.evaluation.results import summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.evaluation.storing import read_context
 from stpath_assets.prediction import ModelChoice
+from stpath_assets.prediction.references import STPATH, asked_models
 from stpath_assets.prediction.stored import models_of
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
@@ -111,7 +112,8 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
 
     def score(row: Registered) -> Report:
         mine = plan.settings_of(row)
-        made = store_metrics(store, row.slide_id, ModelChoice.for_encoder(mine.encoder, mine).load_vocabulary)
+        model = ModelChoice.for_encoder(mine.encoder, mine)
+        made = store_metrics(store, row.slide_id, model.load_vocabulary if STPATH in asked_models(mine) else None)
         scatters, comparisons = draw_scatters(store, row, settings), draw_comparisons(store, row, settings)
         overviews = draw_overviews(store, row, settings)
 
