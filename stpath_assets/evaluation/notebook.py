@@ -55,33 +55,36 @@ def evaluate(pred: "anndata.AnnData", spots: str | Path | Spots) -> "pd.DataFram
     return pd.concat([table.to_pandas() for table in tables], ignore_index=True) if tables else pd.DataFrame()
 
 
-def plot(pred: "anndata.AnnData", gene: str, spots: str | Path | Spots | None = None) -> "Figure":
-    """Draw a gene's prediction on its tiles, beside the measurement (log1p of counts per 10,000) if spots are given.
+def plot(pred: "anndata.AnnData", genes: str | Sequence[str], spots: str | Path | Spots | None = None) -> "Figure":
+    """Draw predictions on their tiles, beside the measurement (log1p of counts per 10,000) if spots are given.
 
-    Returns a figure, which a notebook shows. Raises `VocabularyError` for a gene that was not predicted, `SpotsError` for one
-    that was not measured.
+    One gene is drawn large; of several, each is a small map, with what was measured above it. Returns a figure, which a notebook
+    shows. Raises `VocabularyError` for a gene that was not predicted, `SpotsError` for one that was not measured.
     """
     from stpath_assets.evaluation.comparisons import Layout, comparison
+    from stpath_assets.evaluation.overviews import page
 
-    if gene not in set(pred.var_names):
-        raise VocabularyError(f"{gene}: is not among the {pred.n_vars} predicted genes; predict it first")
+    chosen = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+    if missing := [gene for gene in chosen if gene not in set(pred.var_names)]:
+        raise VocabularyError(f"{', '.join(missing)}: not among the {pred.n_vars} predicted genes; predict them first")
     mpp, side_px = float(pred.uns["histo"]["slide_mpp"]), _side_px(pred)
-    places, values = np.empty((0, 2)), None
+    places, values = np.empty((0, 2)), dict[str, Any]()
     if spots is not None:
         measured = read_measured(spots)
-        if gene not in measured.genes:
-            raise SpotsError(f"{gene}: was not measured")
-        counts = measured.counts[:, [measured.genes.index(gene)]].toarray().astype(np.float64)
-        places, values = measured.xy_px, CP10K.scale(counts, measured.depth)[:, 0]
+        if missing := [gene for gene in chosen if gene not in set(measured.genes)]:
+            raise SpotsError(f"{', '.join(missing)}: not measured; leave them out")
+        counts = measured.counts[:, [measured.genes.index(gene) for gene in chosen]].toarray().astype(np.float64)
+        places, scaled = measured.xy_px, CP10K.scale(counts, measured.depth)
+        values = {gene: scaled[:, i] for i, gene in enumerate(chosen)}
     layout = Layout(np.asarray(pred.obsm["spatial"]), (side_px, side_px), places, (mpp, mpp))
-    histo: Any = pred.uns["histo"]
-    demo = f"\n({DEMO_NOTE})" if histo["model"] == DEMO else ""
-    return comparison(
-        layout,
-        {f"predicted by {histo['model']}{demo}": np.asarray(pred[:, [gene]].X)[:, 0]},
-        values,
-        title=f"{pred.obs['library_id'].iloc[0]}: {gene}" + ("" if values is None else ", log1p of counts per 10,000"),
-    )
+    model, slide_id = str(pred.uns["histo"]["model"]), str(pred.obs["library_id"].iloc[0])
+    by = f"predicted by {model}" + (f"\n({DEMO_NOTE})" if model == DEMO else "")
+    of_genes = {gene: np.asarray(pred[:, [gene]].X)[:, 0] for gene in chosen}
+    scale = "" if spots is None else ", log1p of counts per 10,000"
+    if isinstance(genes, str):
+        return comparison(layout, {by: of_genes[genes]}, values.get(genes), title=f"{slide_id}: {genes}{scale}")
+    said = by if spots is None else f"measured{scale}, above {by}"
+    return page(layout, {g: (values.get(g), of_genes[g]) for g in chosen}, title=f"{slide_id}: {said}")
 
 
 def read_measured(spots: str | Path | Spots) -> Spots:

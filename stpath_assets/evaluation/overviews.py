@@ -109,22 +109,27 @@ def _page(store: Store, row: Registered, settings: Settings, model: str) -> Figu
     )
 
 
-def page(layout: Layout, both: Mapping[str, tuple[npt.NDArray, npt.NDArray]], *, title: str) -> Figure:
-    """Draw measured values at the spots above predicted ones at the tiles, a pair for each gene, each pair on one scale."""
+def page(layout: Layout, both: Mapping[str, tuple[npt.NDArray | None, npt.NDArray]], *, title: str) -> Figure:
+    """Draw measured values at the spots above predicted ones at the tiles, a pair for each gene, each pair on one scale. Genes
+    without measured values (None) have the second alone.
+    """
     across = min(len(both), 6) or 1
     down = -(-len(both) // across) or 1
+    rows = 2 if any(measured is not None for measured, _ in both.values()) else 1
     low, high = layout.limits_mm()
     ratio = float(np.clip((high[1] - low[1]) / (high[0] - low[0]), 0.4, 1.8))
-    figure = Figure(figsize=(2.1 * across + 0.4, (4.2 * ratio + 0.6) * down + 0.6), layout="constrained")
-    panels = figure.subplots(2 * down, across, squeeze=False)
+    figure = Figure(figsize=(2.1 * across + 0.4, (2.1 * rows * ratio + 0.6) * down + 0.6), layout="constrained")
+    panels = figure.subplots(rows * down, across, squeeze=False)
     to_mm = np.array(layout.mpp_xy) / 1000
     size = (2.1 * 72 * layout.sides_px[0] * to_mm[0] / (high[0] - low[0])) ** 2
     for axes in panels.ravel():
         axes.set_axis_off()
     for i, (gene, (measured, predicted)) in enumerate(both.items()):
-        shown = np.concatenate([measured, predicted])
-        for k, (xy, values, marker) in enumerate(((layout.spots_px, measured, "o"), (layout.tiles_px, predicted, "s"))):
-            axes = panels[2 * (i // across) + k, i % across]
+        drawn = [(layout.tiles_px, predicted, "s")]
+        drawn = drawn if measured is None else [(layout.spots_px, measured, "o"), *drawn]
+        shown = np.concatenate([values for _, values, _ in drawn])
+        for k, (xy, values, marker) in enumerate(drawn):
+            axes = panels[rows * (i // across) + k, i % across]
             axes.scatter(
                 *(xy * to_mm).T,
                 c=values,

@@ -56,12 +56,22 @@ def test_a_gene_is_drawn_beside_its_measurement(pred: object, phantom: tuple[Pat
     assert "demo weights, not biology" in alone.get_title()
 
 
+def test_several_genes_are_drawn_on_one_page(pred: object, phantom: tuple[Path, Path]) -> None:
+    figure = sa.plot(pred, ["EPCAM", "ERBB2"], phantom[1])
+    drawn = [axes for axes in figure.axes if axes.collections]
+    assert [axes.get_title() for axes in drawn] == ["EPCAM", "ERBB2", "", ""], "measured above predicted"
+    assert "measured, log1p of counts per 10,000, above predicted by stpath-demo" in figure.get_suptitle()
+    without = sa.plot(pred, ["EPCAM", "ERBB2"])
+    assert len([axes for axes in without.axes if axes.collections]) == 2
+    assert "demo weights, not biology" in without.get_suptitle()
+
+
 def test_what_cannot_be_scored_or_drawn_is_said(pred: object, phantom: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(VocabularyError, match=r"^NOTCH9: is not among the 3 predicted genes"):
+    with pytest.raises(VocabularyError, match=r"^NOTCH9: not among the 3 predicted genes"):
         sa.plot(pred, "NOTCH9")
     (tmp_path / "far_counts.tsv").write_text("\tEPCAM\n1x1\t3\n")
     (tmp_path / "far_selection.tsv").write_text("x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n1\t1\t1\t1\t9\t9\t1\n")
     with pytest.raises(SpotsError, match=r"^none of the 1 spots lies on a tile"):
         sa.evaluate(pred, tmp_path / "far_counts.tsv")
-    with pytest.raises(SpotsError, match=r"^ERBB2: was not measured"):
+    with pytest.raises(SpotsError, match=r"^ERBB2: not measured"):
         sa.plot(pred, "ERBB2", tmp_path / "far_counts.tsv")
