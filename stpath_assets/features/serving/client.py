@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +109,12 @@ class ServedEmbedder:
     def _take(self, work: "_Slide", batch: int, answer: "Future[Block | None]") -> Rows:
         """Wait for the features of a batch. Raises the error of the request, if it failed."""
         with self.meter.computing():
-            block = answer.result()
+            block = _wait_for(answer)
         if block is None:
             work.send_pixels()
             again = self._ask(work, batch)
             with self.meter.computing():
-                block = again.result()
+                block = _wait_for(again)
         assert block is not None, "pixels were refused as unreadable"
         self.meter.devices.append(f"{block.device} ({block.replica})")
         if block.gpu_memory_bytes is not None:
@@ -297,6 +297,15 @@ def _in_thread(work: Callable[[], Block | None]) -> "Future[Block | None]":
 
     threading.Thread(target=run, name="stpath-encoder", daemon=True).start()
     return future
+
+
+def _wait_for(answer: "Future[Block | None]") -> Block | None:
+    """Return a request's result. Looks up now and then: an interrupt that comes just before Python waits for a lock would
+    otherwise be seen only when the lock is free.
+    """
+    while not answer.done():
+        wait([answer], timeout=_PAUSE_S)
+    return answer.result()
 
 
 def _error_of(answer: httpx.Response) -> str:
