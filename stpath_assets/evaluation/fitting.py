@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy
 
-from stpath_assets.errors import FeatureError, SettingsError, SpotsError
+from stpath_assets.errors import FeatureError, SettingsError, SpotsError, StpathError
 from stpath_assets.evaluation.notebook import read_measured
 from stpath_assets.evaluation.pairing import pair
 from stpath_assets.evaluation.protocols import PROTOCOLS
@@ -25,7 +25,7 @@ from stpath_assets.evaluation.results import is_suspect
 from stpath_assets.features import Features, read_features
 from stpath_assets.prediction.panels import ranked, read_panel
 from stpath_assets.prediction.predictors import KINDS, About, Reference, Space, Training
-from stpath_assets.prediction.references import Stored, keep_references, read_references, write_reference
+from stpath_assets.prediction.references import Stored, is_whole, keep_references, read_references, write_reference
 from stpath_assets.prediction.stored import BASELINES
 from stpath_assets.progress import track
 from stpath_assets.slides import Registered, Registry
@@ -130,7 +130,7 @@ def store_reference(store: Store, asked: Asked) -> tuple[Stored, bool]:
     rows = _slides_of(store, asked)
     made_from = _made_from(store, asked, rows)
     known = [r for r in read_references(store) if r.model == asked.model]
-    if known and known[0].digest == made_from.digest and all(store.objects.exists(r.file) for r in known):
+    if known and known[0].digest == made_from.digest and all(is_whole(store, r) for r in known):
         return known[0], False
     genes = int(asked.genes) if asked.genes.isdecimal() else read_panel(asked.genes, _no_vocabulary)
     measured = {row.slide_id: (read_features(store, row.slide_id), read_stored(store, row.slide_id)) for row in rows}
@@ -147,9 +147,21 @@ def store_reference(store: Store, asked: Asked) -> tuple[Stored, bool]:
 
 
 def refresh_references(store: Store) -> dict[str, bool]:
-    """Bring all stored predictors up to date with their slides. Returns which were fitted now, by model."""
-    fitted = [Asked(**json.loads(r.asked)) for r in read_references(store) if not r.left_out]
-    return {asked.model: store_reference(store, asked)[1] for asked in fitted}
+    """Bring all stored predictors up to date with their slides. Returns which were fitted now, by model.
+
+    One that cannot be fitted, because a slide was retired for example, costs the others nothing. Raises `SpotsError` with its
+    reason when they are done.
+    """
+    fitted, reasons = dict[str, bool](), list[str]()
+    for asked in [Asked(**json.loads(r.asked)) for r in read_references(store) if not r.left_out]:
+        try:
+            fitted[asked.model] = store_reference(store, asked)[1]
+        except StpathError as e:
+            reasons.append(f"{asked.model}: {e}")
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        raise SpotsError(f"{reasons[0]}{more}")
+    return fitted
 
 
 def group_of(row: Registered) -> str:

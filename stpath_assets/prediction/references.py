@@ -131,6 +131,11 @@ def write_reference(store: Store, reference: Reference, digest: str) -> tuple[st
     return key, store.objects.sha256(key)
 
 
+def is_whole(store: Store, stored: Stored) -> bool:
+    """Return whether a stored predictor's file is there, as it was written."""
+    return store.objects.exists(stored.file) and store.objects.sha256(stored.file) == stored.sha256
+
+
 def load_reference(store: Store, stored: Stored) -> Reference:
     """Read a stored predictor. Raises `WeightsError` if its file is gone, or is not what was written."""
     if stored.sha256 in _loaded:

@@ -1,6 +1,7 @@
 """`fit` and `predict --reference`: from registered slides to a predictor, and from it to another slide's prediction."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import tifffile
 import stpath_assets as sa
 from stpath_assets.defs.build import code_location
 from stpath_assets.defs.materialize import instance
+from stpath_assets.errors import SpotsError
 from stpath_assets.evaluation.fitting import refresh_references
 from stpath_assets.features import read_features
 from stpath_assets.prediction import references
@@ -194,24 +196,45 @@ def test_a_slide_unlike_the_training_slides_is_said(fitted_home: Path, tmp_path:
     assert "note: brown: its tiles are unlike those that ridge:mine was fitted to (median distance" in ran.stderr
 
 
-def test_a_damaged_predictor_is_said(fitted_home: Path, tmp_path: Path) -> None:
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "left_out", "slide_id"),
+    [(cut_off, "is damaged", "", "phantom_C"), (Path.unlink, "is gone", "patient P", "phantom_A")],
+)
+def test_a_damaged_predictor_is_said_and_fitted_again(
+    fitted_home: Path, tmp_path: Path, spoil: Callable[[Path], None], words: str, left_out: str, slide_id: str
+) -> None:
     home = tmp_path / "home"
     copy_home(fitted_home, home)
     store = Store(home)
-    (whole,) = [r for r in read_references(store) if r.model == "knn:mine" and not r.left_out]
-    path = store.objects.local(whole.file)
-    path.write_bytes(path.read_bytes()[:-9])
-    for change, words in ((lambda: None, "is damaged"), (path.unlink, "is gone")):
-        change()
-        references._loaded.clear()  # as in a new process
-        ran = command("run", "phantom_C", "--models", "knn:mine", "--home", home)
-        assert ran.exit_code == 1
-        assert f"{words}; fit it again: stpath-assets fit mine" in ran.stderr
-    assert (
-        command("fit", "mine", "--slides", "cohort", "--model", "knn", "--genes", "EPCAM,VIM", "--home", home).exit_code
-        == 0
-    )
-    assert command("run", "phantom_C", "--models", "knn:mine", "--home", home).exit_code == 0
+    (one,) = [r for r in read_references(store) if (r.model, r.left_out) == ("knn:mine", left_out)]
+    spoil(store.objects.local(one.file))
+    references._loaded.clear()  # as in a new process
+    ran = command("run", slide_id, "--models", "knn:mine", "--home", home)
+    assert ran.exit_code == 1
+    assert f"{words}; fit it again: stpath-assets fit mine" in ran.stderr
+    again = command("fit", "mine", "--slides", "cohort", "--model", "knn", "--genes", "EPCAM,VIM", "--home", home)
+    assert (again.exit_code, "not fitted again" in again.stdout) == (0, False), again.output
+    assert command("run", slide_id, "--models", "knn:mine", "--home", home).exit_code == 0
+
+
+def test_one_predictor_that_cannot_be_fitted_costs_the_others_nothing(fitted_home: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    copy_home(fitted_home, home)
+    assert command("fit", "both", "--slides", "phantom_A,phantom_B", "--genes", "EPCAM", "--home", home).exit_code == 0
+    assert command("retire", "phantom_B", "--home", home).exit_code == 0
+    store = Store(home)
+    with pytest.raises(SpotsError, match=r"^ridge:both: phantom_B: is retired"):
+        refresh_references(store)
+    slides = {r.model: r.slides for r in read_references(store) if not r.left_out}
+    assert slides == {
+        "ridge:both": ("phantom_A", "phantom_B"),
+        "ridge:mine": ("phantom_A",),
+        "knn:mine": ("phantom_A",),
+    }
 
 
 def test_two_kinds_of_one_name_are_fitted_to_the_same(fitted_home: Path) -> None:
