@@ -176,6 +176,7 @@ from stpath_assets.features.serving.client import ServedEmbedder
 from stpath_assets.features.serving.messages import Hello
 from stpath_assets.slides import open_slide
 from stpath_assets.tiles import tile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 listening = socket.create_server(("127.0.0.1", 0))
 model = ServedEmbedder("http://127.0.0.1:%d" % listening.getsockname()[1], None, EncoderChoice("demo"))
 model._hello = Hello({{}}, "1", 2, 2, 2)
