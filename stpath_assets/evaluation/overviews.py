@@ -1,5 +1,6 @@
 """Draws what a slide's or cohort's scores say at a glance: genes by rank, all genes on one page, slides by genes."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from stpath_assets.evaluation.comparisons import Layout
 from stpath_assets.evaluation.protocols import CP10K
 from stpath_assets.evaluation.storing import read_matches, read_scores
 from stpath_assets.prediction.maps import genes_to_draw
-from stpath_assets.prediction.stored import DEMO, models_of, read_predicted
+from stpath_assets.prediction.stored import BASELINES, DEMO, models_of, read_predicted
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered
 from stpath_assets.spots import read_depth
@@ -149,36 +150,44 @@ def page(layout: Layout, both: Mapping[str, tuple[npt.NDArray | None, npt.NDArra
 
 
 def draw_cohort(store: Store) -> dict[str, Path]:
-    """Draw `figures/cohort_<model>.png` of each model that is no baseline: r of slides by genes. Returns their paths."""
-    folder = store.home / "figures"
-    query = (
-        f"select m.model, m.slide_id, m.gene, m.pearson_r from {NAME}.main.{EVALUATION_METRICS.name} m "
-        f"where m.protocol = '{CP10K.name}' and m.pearson_r is not null"
+    """Bring `figures/cohort_<model>.png` up to date for each model with two slides that is no baseline: r of slides by genes.
+    Returns their paths.
+    """
+    folder, paths = store.home / "figures", dict[str, Path]()
+    metrics = f"{NAME}.main.{EVALUATION_METRICS.name}"
+    scored = f"protocol = '{CP10K.name}' and pearson_r is not null"
+    models = store.rows(
+        f"select model, count(distinct gene) from {metrics} where {scored} group by 1 having count(distinct slide_id) > 1"
     )
-    by_model: dict[str, list[tuple[str, str, float]]] = {}
-    for model, slide_id, gene, r in store.rows(query):
-        if model.partition(":")[0] not in ("depth_only", "mean"):
-            by_model.setdefault(model, []).append((slide_id, gene, r))
-    paths = {}
-    for model, found in sorted(by_model.items()):
-        if len({slide_id for slide_id, _, _ in found}) < 2:
+    for model, of in sorted(models):
+        if model.partition(":")[0] in BASELINES:
             continue
-        path = folder / f"cohort_{model.replace(':', '-')}.png"
-        paths[model] = pictures.save(heat_map(found, title=f"{model}: r per 10,000 counts"), path, "")
+        # Chosen in SQL: a cohort has millions of scores, and the picture some thousand.
+        means = f"select gene, avg(pearson_r) as mean from {metrics} where {scored} and model = ? group by 1"
+        ranked = f"select gene, row_number() over (order by mean desc, gene) as place from ({means})"
+        chosen = f"select gene from ({ranked}) where place <= {MOST // 2} or place > {of - (MOST - MOST // 2)}"
+        of_model = f"select slide_id, gene, pearson_r from {metrics} where {scored} and model = ?"
+        found = store.rows(f"{of_model} and gene in ({chosen}) order by all", [model, model])
+        paths[model] = folder / f"cohort_{model.replace(':', '-')}.png"
+        digest = hashlib.sha256(repr((of, found)).encode()).hexdigest()
+        if not pictures.is_current(paths[model], digest):
+            pictures.save(heat_map(found, title=f"{model}: r per 10,000 counts", of=of), paths[model], digest)
     for path in folder.glob("cohort_*.png") if folder.is_dir() else ():
         if path not in paths.values():
             path.unlink(missing_ok=True)
     return paths
 
 
-def heat_map(found: Sequence[tuple[str, str, float]], *, title: str) -> Figure:
-    """Draw r of slides by genes, both by their mean; `found` has slide, gene and r. Of many genes, the best and worst ones."""
+def heat_map(found: Sequence[tuple[str, str, float]], *, title: str, of: int | None = None) -> Figure:
+    """Draw r of slides by genes, both by their mean; `found` has slide, gene and r. `of` is the number of all genes, if these
+    are the first and last of them.
+    """
     slides, genes = sorted({s for s, _, _ in found}), sorted({g for _, g, _ in found})
+    row, column = ({name: i for i, name in enumerate(names)} for names in (slides, genes))
     r = np.full((len(slides), len(genes)), np.nan)
     for slide_id, gene, value in found:
-        r[slides.index(slide_id), genes.index(gene)] = value
+        r[row[slide_id], column[gene]] = value
     order = np.argsort(-np.nanmean(r, axis=0), kind="stable")
-    order = order if len(order) <= MOST else np.concatenate([order[: MOST // 2], order[-(MOST - MOST // 2) :]])
     rows = np.argsort(-np.nanmean(r, axis=1), kind="stable")
     figure = Figure(figsize=(1.8 + 0.2 * max(len(order), 10), 1.8 + 0.22 * len(slides)), layout="constrained")
     axes = figure.subplots()
@@ -186,7 +195,9 @@ def heat_map(found: Sequence[tuple[str, str, float]], *, title: str) -> Figure:
     axes.set_facecolor("0.85")  # not measured, or undefined
     axes.set_xticks(range(len(order)), [genes[i] for i in order], rotation=90, fontsize=7)
     axes.set_yticks(range(len(slides)), [slides[i] for i in rows], fontsize=7)
-    some = f"\nfirst {MOST // 2} and last {MOST - MOST // 2} of {len(genes)} genes" if len(order) < len(genes) else ""
+    some = (
+        f"\nfirst {MOST // 2} and last {MOST - MOST // 2} of {of} genes" if of is not None and of > len(genes) else ""
+    )
     axes.set_title(title + some + (f"\n{pictures.DEMO_NOTE}" if DEMO in title else ""), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.9, label="Pearson r")
     return figure

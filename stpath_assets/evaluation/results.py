@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from stpath_assets.evaluation.protocols import PROTOCOLS, Protocol, protocols_of
 from stpath_assets.evaluation.storing import read_context
@@ -21,25 +22,27 @@ _MEANS = {
 """Means by name: of which of a design's protocols, and of which column."""
 
 
-def summarize(store: Store, slide_id: str, model: str, these: Sequence[Protocol] = PROTOCOLS) -> dict[str, Any]:
-    """Return a model's `scored_genes` of a slide, `n_spots`, and means over the genes for which a score is defined:
-    `mean_pearson_r` of the first protocol (raw counts) and its `r_beyond_depth` and `r_depth`, and r of the second (counts per
-    10,000). `undefined_r` counts the genes without an r.
+def read_metrics(store: Store, slide_id: str) -> pa.Table:
+    """Return a slide's `evaluation_metrics`; no row if it has none."""
+    if store.part(EVALUATION_METRICS.name, slide_id) is None:
+        return EVALUATION_METRICS.schema.empty_table()
+    return store.read(EVALUATION_METRICS.name, slide_id)
+
+
+def summarize(metrics: pa.Table, model: str, these: Sequence[Protocol] = PROTOCOLS) -> dict[str, Any]:
+    """Return a model's `scored_genes`, `n_spots`, and means over the genes for which a score is defined: `mean_pearson_r` of the
+    first protocol (raw counts) and its `r_beyond_depth` and `r_depth`, and r of the second (counts per 10,000). `undefined_r`
+    counts the genes without an r. `metrics` are a slide's (`read_metrics`).
     """
-    scored = store.part(EVALUATION_METRICS.name, slide_id) is not None
-    rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist() if scored else []
-    of_protocol = [[r for r in rows if (r["model"], r["protocol"]) == (model, p.name)] for p in these]
-    raw = of_protocol[0]
+    mine = [metrics.filter((pc.field("model") == model) & (pc.field("protocol") == p.name)) for p in these]
+    raw = mine[0]
     numbers: dict[str, Any] = {
-        "scored_genes": len(raw),
-        "n_spots": raw[0]["n_spots"] if raw else 0,
-        "undefined_r": sum(row["pearson_r"] is None for row in raw),
+        "scored_genes": raw.num_rows,
+        "n_spots": raw["n_spots"][0].as_py() if raw.num_rows else 0,
+        "undefined_r": raw["pearson_r"].null_count,
     }
-    for name, (which, column) in _MEANS.items():
-        values = [row[column] for row in of_protocol[which] if row[column] is not None]
-        if values:
-            numbers[name] = float(np.mean(values))
-    return numbers
+    means = {name: pc.mean(mine[which][column]).as_py() for name, (which, column) in _MEANS.items()}
+    return numbers | {name: mean for name, mean in means.items() if mean is not None}
 
 
 def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
@@ -53,7 +56,7 @@ def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
             relations_of(store, slide_id),
             read_context(store, slide_id),
         )
-        plain = models_of(store, slide_id)
+        plain, metrics = models_of(store, slide_id), read_metrics(store, slide_id)
         designs = {"tutorial": plain} | ({known.protocol: [*plain, *known.models]} if known.models else {})
         for design, models in designs.items():
             for model in models:
@@ -64,7 +67,7 @@ def rows_of(store: Store, slide_ids: list[str]) -> Iterator[dict[str, Any]]:
                     "model": model,
                     **({"relation": relations[model]} if model in relations else {}),
                     "suspect": suspect,
-                    **summarize(store, slide_id, model, protocols_of(design)),
+                    **summarize(metrics, model, protocols_of(design)),
                 }
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stpath_assets.evaluation import protocols
 from stpath_assets.evaluation.differences import differences_of
@@ -221,8 +222,8 @@ def read_matches(store: Store, slide_id: str) -> dict[str, str]:
 
 def read_scores(store: Store, slide_id: str, protocol: str, model: str) -> dict[str, dict[str, float | None]]:
     """Return the stored scores of a model for a slide's genes on one protocol's scale, by gene and column."""
-    rows = store.read(EVALUATION_METRICS.name, slide_id).to_pylist()
-    return {row["gene"]: row for row in rows if (row["protocol"], row["model"]) == (protocol, model)}
+    wanted = (pc.field("protocol") == protocol) & (pc.field("model") == model)
+    return {row["gene"]: row for row in store.read(EVALUATION_METRICS.name, slide_id).filter(wanted).to_pylist()}
 
 
 def read_pairs(store: Store, slide_id: str, model: str, genes: list[str]) -> dict[str, Paired]:

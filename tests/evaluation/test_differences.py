@@ -14,6 +14,7 @@ import scipy
 from benchmarks.intervals import likeness
 from stpath_assets.evaluation.differences import differences_of
 from stpath_assets.evaluation.intervals import Spacing, difference
+from stpath_assets.evaluation.overviews import draw_cohort
 from stpath_assets.evaluation.scores import correlate
 from stpath_assets.evaluation.storing import SHARES
 from stpath_assets.storage import Store
@@ -179,3 +180,20 @@ def test_one_patient_has_no_interval_and_a_perfect_r_is_finite(tmp_path: Path) -
     scored(store, "a", 1.0, "A")
     (found,) = ask(store.home, "select slides, patients, r, r_low, r_high from gene_reliability")
     assert found == (1, 1, pytest.approx(1.0), None, None)
+
+
+def test_the_cohorts_picture_shows_the_first_and_last_genes_and_follows_the_scores(tmp_path: Path) -> None:
+    store, genes = Store(tmp_path / "home"), [f"G{g:02d}" for g in range(60)]
+    of = {"model": "ridge:r", "protocol": "tutorial:cp10k_log1p"}
+    for slide_id in "ab":
+        scored(store, slide_id, 0.5, slide_id, genes=genes, **of)
+    scored(store, "c", 0.9, "c", genes=genes[40:50], **of)
+    drawn = draw_cohort(store)
+    assert {m: p.name for m, p in drawn.items()} == {"ridge:r": "cohort_ridge-r.png"}
+    at = drawn["ridge:r"].stat().st_mtime_ns
+    assert draw_cohort(store)["ridge:r"].stat().st_mtime_ns == at, "nothing has changed"
+    store.lake.transact(lambda c: c.execute("update lake.parts.slides set status = 'retired' where slide_id = 'c'"))
+    assert draw_cohort(store)["ridge:r"].stat().st_mtime_ns > at
+    store.lake.transact(lambda c: c.execute("update lake.parts.slides set status = 'retired' where slide_id = 'b'"))
+    assert draw_cohort(store) == {}
+    assert not (store.home / "figures" / "cohort_ridge-r.png").exists()

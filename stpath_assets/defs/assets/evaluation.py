@@ -15,7 +15,7 @@ from stpath_assets.evaluation import store_metrics, store_registration
 from stpath_assets.evaluation.comparisons import draw_comparisons
 from stpath_assets.evaluation.in_context import ContextChoice, store_context
 from stpath_assets.evaluation.overviews import draw_overviews
-from stpath_assets.evaluation.results import summarize
+from stpath_assets.evaluation.results import read_metrics, summarize
 from stpath_assets.evaluation.scatters import draw_scatters
 from stpath_assets.evaluation.storing import read_context
 from stpath_assets.prediction import ModelChoice
@@ -123,10 +123,10 @@ def evaluation_metrics(context: dg.AssetExecutionContext, settings: dg.ResourceP
                 "scatter": pictures.small_jpegs_of(scatters, 360),
             }
             shown = {f"{kind}_{gene}": picture(uri, gene) for kind, of in drawn.items() for gene, uri in of.items()}
-            models = models_of(store, row.slide_id)
+            models, metrics = models_of(store, row.slide_id), read_metrics(store, row.slide_id)
             # Numbers of the first model have the plain names, which the UI plots over slides.
             numbers = {f"{name}_{m}" if i else name: value for i, m in enumerate(models)
-                       for name, value in summarize(store, row.slide_id, m).items()}  # fmt: skip
+                       for name, value in summarize(metrics, m).items()}  # fmt: skip
             shown |= {kind: picture(pictures.small_jpeg_of(path, 620), kind) for kind, path in overviews.items()}
             return {**numbers, "models": ", ".join(models), **shown}
 

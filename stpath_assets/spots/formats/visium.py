@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+import scipy
 
 from stpath_assets.spots.formats.base import Measured, match_places, read_column, read_numbers, reading, refuse_twice
 from stpath_assets.spots.formats.tenx import feature_matrix
@@ -23,6 +25,16 @@ _POSITION_COLUMNS = [
 
 def read_visium(files: dict[str, Path]) -> Measured:
     """Read the counts of a Space Ranger run, only spots in tissue. Its full-resolution image is the scan's level 0."""
+    ids, xy_px, genes, counts, notes = read_placed(files)
+    return Measured(ids, xy_px, genes, counts, notes, read_diameter(files))
+
+
+def read_placed(
+    files: dict[str, Path],
+) -> tuple[list[str], npt.NDArray[np.float64], list[str], "scipy.sparse.csr_matrix", list[str]]:
+    """Return the barcodes in tissue that have counts and a position: their names, centres (N, 2), genes, counts (N, G), and notes
+    on those left out.
+    """
     barcodes, genes, counts = feature_matrix(files)
     path = next(path for name, path in files.items() if "tissue_positions" in name)
     with reading(path, "a table of spots"):
@@ -31,9 +43,7 @@ def read_visium(files: dict[str, Path]) -> Measured:
     y_px, x_px = (read_numbers(table, f"pxl_{axis}_in_fullres", path) for axis in ("row", "col"))
     refuse_twice(placed, path, "barcode")
     rows, at, notes = match_places(barcodes, placed, read_numbers(table, "in_tissue", path) == 1, "in tissue")
-    diameter = read_diameter(files)
-    xy_px = np.column_stack([x_px, y_px])[at]
-    return Measured([barcodes[i] for i in rows], xy_px, genes, counts[rows], notes, diameter)
+    return [barcodes[i] for i in rows], np.column_stack([x_px, y_px])[at], genes, counts[rows], notes
 
 
 def read_diameter(files: dict[str, Path]) -> float | None:
