@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from stpath_assets import errors
+from stpath_assets.catalog.views import MACROS
 from stpath_assets.errors import QueryError
 from stpath_assets.storage.extensions import OFFLINE
 
@@ -48,6 +49,9 @@ _TABLE_FUNCTIONS = {
 }  # fmt: skip
 """Without histogram and histogram_values, which are macros over query_table, which reads a file of the given name."""
 _LAKE_TABLE_FUNCTIONS = {"snapshots", "current_snapshot", "last_committed_snapshot"}
+
+_OF_MACROS = {("", ""), ("main", ""), ("lake", ""), ("main", "lake")}
+"""Schema and catalog by which the lake's own macros are called."""
 
 _REFUSED_FUNCTIONS = {
     "current_setting", "getenv", "write_log", "sleep_ms", "pg_sleep", "nextval", "currval", "stats",
@@ -250,6 +254,8 @@ def _check_show(node: dict[str, Any]) -> None:
 def _check_table_function(node: dict[str, Any]) -> None:
     name, schema, catalog = (str(node.get(k, "")).lower() for k in ("function_name", "schema", "catalog"))
     of_lake = "lake" in (schema, catalog)
+    if name in MACROS and (schema, catalog) in _OF_MACROS:
+        return
     if name not in (_LAKE_TABLE_FUNCTIONS if of_lake else _TABLE_FUNCTIONS):
         raise QueryError(f"the table function {one_line(name, 80)} is refused; read one of the lake's views")
 

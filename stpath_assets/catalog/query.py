@@ -16,12 +16,12 @@ import pyarrow as pa
 from stpath_assets.catalog import sandbox
 from stpath_assets.catalog.guard import check_statement
 from stpath_assets.catalog.sandbox import Limits, Result
+from stpath_assets.catalog.views import STALE_SLIDES, bring_up
 from stpath_assets.errors import QueryError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store
 from stpath_assets.storage.lake import attach, to_error
 
-STALE = "stale_slides"
 _NO_SNAPSHOT = re.compile(r"snapshot", re.IGNORECASE)
 
 
@@ -35,7 +35,7 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
     """
     statement = check_statement(sql)
     store = Store.of(settings)
-    store.open()
+    bring_up(store)
     with tempfile.TemporaryDirectory(prefix="stpath-sql-") as temp:
         connection = _attached(store, at)
         try:
@@ -70,16 +70,16 @@ def _attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
 
 def _computed(statement: str, store: Store, settings: Settings) -> dict[str, pa.Table]:
     """Compute the view `stale_slides` if a statement names it."""
-    if STALE not in statement.lower():
+    if STALE_SLIDES.name not in statement.lower():
         return {}
     from stpath_assets.stages import Plan, stale_slides
 
-    return {STALE: stale_slides(store, Plan(settings))}
+    return {STALE_SLIDES.name: stale_slides(store, Plan(settings))}
 
 
 def attach_lines(store: Store) -> str:
     """Return the lines that open the lake in DuckDB's shell, Python, R and DBeaver."""
-    store.open()
+    bring_up(store)
     home = store.place
     metadata = f"postgres:{home.name}" if home.on_postgres else f"sqlite:{home.sqlite.absolute()}"
     scanner = "postgres" if home.on_postgres else "sqlite"

@@ -92,9 +92,17 @@ def write_parquet(
         write_page_checksum=True,
     ) as writer:
         for rows in tables:
-            writer.write_table(rows.cast(schema), row_group_size=row_group if spec.by_gene else None)
+            writer.write_table(rows.cast(schema), row_group_size=row_group if spec.by_gene else rows_of_group(spec))
             n += rows.num_rows
     return n
+
+
+def rows_of_group(spec: Table) -> int:
+    """Return the rows per row group of a table that is not by gene, so that a query for one slide, or for one gene, reads few
+    others' of a merged file.
+    """
+    wide = sum(f.type.list_size for f in spec.schema if pa.types.is_fixed_size_list(f.type))
+    return 2048 if wide else 16_384
 
 
 def read_parquet(

@@ -45,6 +45,9 @@ ORPHAN_AGE = timedelta(days=1)
 MERGED = "_merged"
 """Folder of merged files. No slide_id begins with this character."""
 
+HEADS = 8
+"""Keys of so many slides per row group of a merged file, so that a query for one slide reads few others'."""
+
 _WAIT_S = 5.0
 
 
@@ -218,7 +221,8 @@ def _sorted(table: Table, rows: pa.Table) -> Iterator[pa.Table]:
         yield rows.take(pc.sort_indices(rows, sort_keys=keys))
         return
     is_head = pc.is_null(rows["gene"])
-    yield rows.filter(is_head).sort_by("slide_id")
+    heads = rows.filter(is_head).sort_by("slide_id")
+    yield from (heads.slice(i, HEADS) for i in range(0, heads.num_rows, HEADS))
     of_genes, by = rows.filter(pc.invert(is_head)), [table.section] if table.section else []
     keys = [(name, "ascending") for name in (*by, "gene", "slide_id")]
     yield of_genes.take(pc.sort_indices(of_genes, sort_keys=keys))

@@ -95,6 +95,7 @@ class Store:
                 if not self.place.on_postgres:
                     with self.lake.alone():
                         schema.keep_few_statistics(self.place.sqlite)
+                self.lake.transact(schema.say_empty)
                 # Last, so that it starts again if it is killed before.
                 self.lake.transact(lambda cursor: schema.complete(cursor, self.place.name))
             self._is_open = True

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpath_assets.prediction.summaries import morans_i, neighbours
+from stpath_assets.prediction.summaries import gini_of, morans_i, neighbours, summary_rows
 
 
 def by_definition(values: np.ndarray, near: np.ndarray) -> float:
@@ -40,3 +40,25 @@ def test_one_tile_has_no_neighbours() -> None:
     near = neighbours(np.zeros((1, 2)))
     assert near.shape == (1, 1)
     assert np.isnan(morans_i(np.ones((1, 2)), near)).all()
+
+
+@given(st.integers(1, 90), st.integers(0, 9))
+def test_summaries_are_what_numpy_says(n: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(0.5, 1, (n, 3)).astype(np.float32)
+    xy = np.arange(n)[:, None] * np.array([[224.0, 0.0]])
+    found = summary_rows("a", "stpath", ["A", "B", "C"], values, neighbours(xy)).to_pydict()
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(found["quantiles"], np.quantile(exact, np.arange(41) / 40, axis=0).T, atol=1e-6)
+    for name, share in (("p05", 0.05), ("median", 0.5), ("p95", 0.95)):
+        np.testing.assert_allclose(found[name], np.quantile(exact, share, axis=0), atol=1e-9)
+    np.testing.assert_allclose(found["mean"], exact.mean(axis=0))
+    np.testing.assert_allclose(found["sd"], exact.std(axis=0, ddof=1) if n > 1 else 0, atol=1e-12)
+
+
+def test_gini_is_half_the_mean_difference_of_two_tiles_over_their_mean() -> None:
+    counts = np.sort(np.random.default_rng(1).gamma(0.5, 2, 40))
+    expected = np.abs(counts[:, None] - counts[None, :]).mean() / 2 / counts.mean()
+    found = gini_of(np.log1p(np.stack([counts, np.full(40, 3.0), np.zeros(40)])))
+    np.testing.assert_allclose(found[:2], [expected, 0], atol=1e-12)
+    assert np.isnan(found[2])
+    np.testing.assert_allclose(gini_of(np.array([[-0.5, 0.0, np.log(2)]])), 2 / 3)
