@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any
 
@@ -93,6 +93,48 @@ def one_line(text: str, limit: int = 400) -> str:
     """Return DuckDB's error text as one line, without its excerpt of the statement and without control characters."""
     said = errors.one_line(re.split(r"\n\s*LINE \d+:", text)[0])
     return said if len(said) <= limit else f"{said[:limit]}…"
+
+
+def tables_of(sql: str) -> set[str]:
+    """Return the names of views and macros that a statement reads, in lower case; empty if it cannot be parsed."""
+    nodes = list(_nodes(_tree_of(sql)))
+    tables = {str(n.get("table_name", "")).lower() for n in nodes if n.get("type") == "BASE_TABLE"}
+    functions = {str(n["function"]["function_name"]).lower() for n in nodes if n.get("type") == "TABLE_FUNCTION"}
+    return tables | functions
+
+
+def constants_of(sql: str, column: str, parameters: Collection[str] = ()) -> list[str]:
+    """Return the texts that a statement compares a column with, by `=` or IN, or gives to macros as these parameters; each once,
+    in order.
+    """
+    found = dict[str, None]()
+    for node in _nodes(_tree_of(sql)):
+        values: list[Any] = []
+        if node.get("type") in ("COMPARE_EQUAL", "COMPARE_IN", "OPERATOR_IN"):
+            sides = [s for s in (node.get("left"), node.get("right"), *(node.get("children") or [])) if s]
+            if any((s.get("column_names") or [""])[-1].lower() == column for s in sides):
+                values = sides
+        elif node.get("type") == "TABLE_FUNCTION":
+            call = node["function"]
+            macro = MACROS.get(str(call["function_name"]).lower())
+            names = [name for name, _, _ in macro.parameters] if macro else []
+            values = [v for name, v in zip(names, call.get("children") or [], strict=False) if name in parameters]
+        texts = [n.get("value", {}).get("value") for n in _nodes(values) if n.get("type") == "VALUE_CONSTANT"]
+        found |= dict.fromkeys(t for t in texts if isinstance(t, str))
+    return list(found)
+
+
+def has_alternatives(sql: str) -> bool:
+    """Return whether a statement may have rows though a comparison in it never holds: by OR, NOT, CASE, FILTER or UNION."""
+    others = {"CONJUNCTION_OR", "OPERATOR_NOT", "CASE_EXPR", "SET_OPERATION_NODE"}
+    return any(str(n.get("type")) in others or n.get("filter") for n in _nodes(_tree_of(sql)))
+
+
+def _tree_of(sql: str) -> dict[str, Any]:
+    try:
+        return _parsed(_split_explain(sql)[1])
+    except QueryError:
+        return {}
 
 
 @cache

@@ -6,6 +6,7 @@ caller's task.
 
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,14 @@ import pyarrow as pa
 
 from stpath_assets.catalog import sandbox
 from stpath_assets.catalog.guard import check_statement
+from stpath_assets.catalog.names import explain, unknown_names
 from stpath_assets.catalog.sandbox import Limits, Result
 from stpath_assets.catalog.views import STALE_SLIDES, bring_up
 from stpath_assets.errors import QueryError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store
-from stpath_assets.storage.lake import attach, to_error
+from stpath_assets.storage.lake import NAME, attach, to_error
+from stpath_assets.tables import OWN_TABLES
 
 _NO_SNAPSHOT = re.compile(r"snapshot", re.IGNORECASE)
 
@@ -31,21 +34,44 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
 
     `at` is a time such as `2026-11-01` or `2026-11-01 12:00`, for the state of the tables at that time. The view
     `stale_slides` is computed if the query names it. Raises `QueryError` if the text is not SQL, reads unknown columns, is
-    more than one statement, would write or reach outside the lake, or exceeds a limit of the settings.
+    more than one statement, names only genes or slides that do not exist, would write or reach outside the lake, or exceeds a
+    limit of the settings. Warns of a name that does not exist, if others do.
     """
-    statement = check_statement(sql)
     store = Store.of(settings)
+    try:
+        statement = check_statement(sql)
+    except QueryError as e:
+        raise explain(e, sql) from e
     bring_up(store)
+    if at is None:
+        _check_names(store, statement)
     with tempfile.TemporaryDirectory(prefix="stpath-sql-") as temp:
         connection = _attached(store, at)
         try:
             limits = limits_of(settings)
             # The attached metadata stays readable, but naming its files here would let COPY write them.
             sandbox.lock(connection, [store.place.tables_path], [], limits, Path(temp))
-            with sandbox.run(connection, statement, limits, _computed(statement, store, settings)) as result:
+            try:
+                result = sandbox.run(connection, statement, limits, _computed(statement, store, settings))
+            except QueryError as e:
+                raise explain(e, statement, own_tables(store)) from e
+            with result:
                 yield result
         finally:
             connection.close()
+
+
+def _check_names(store: Store, statement: str) -> None:
+    said, in_vain = unknown_names(store, statement)
+    if in_vain:
+        raise QueryError("; ".join(said))
+    for line in said:
+        warnings.warn(line, stacklevel=3)
+
+
+def own_tables(store: Store) -> list[str]:
+    """Return the names of the user's own tables."""
+    return [name for (name,) in store.rows(f"select name from {NAME}.parts.{OWN_TABLES.name} order by 1")]
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -1,38 +1,54 @@
 """`sql`: queries the catalog, read-only."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import click
 
 from stpath_assets.cli.options import common
+from stpath_assets.cli.rows import FORMS
 
 
 @click.command()
 @click.argument("query", required=False)
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option("--format", "form", type=click.Choice(FORMS), default="table")
+@click.option("--wide", is_flag=True, help="Show all columns and whole texts, however wide the table is.")
 @click.option("--at", help="Query the tables as they were then: 2026-11-01, or '2026-11-01 12:00'.")
+@click.option("--schema", is_flag=True, help="Print each view, macro and column with its meaning; QUERY may name one.")
 @click.option("--attach", is_flag=True, help="Print how to open the lake from DuckDB's shell, Python, R and DBeaver.")
 @common
-def sql(query: str | None, home: str | None, form: str, at: str | None, attach: bool) -> None:
+def sql(query: str | None, home: str | None, form: str, wide: bool, at: str | None, schema: bool, attach: bool) -> None:
     """Query the catalog in SQL, read-only.
 
-    - reads the query from stdin. Views: slides, tile_grids, gigapath_features,
-    stpath_predictions, spot_expression, evaluation_metrics, lineage, stale_slides, ...
+    QUERY is a statement, a file that ends in .sql, or - for stdin. Without it, a prompt with history and completion.
+
+    \b
+    stpath-assets sql "select * from slides"
+    stpath-assets sql "select slide_id, z from expression_by_slide where gene = 'ERBB2' order by z desc"
+    stpath-assets sql --schema expression_by_slide
     """
-    from stpath_assets.catalog import attach_lines
-    from stpath_assets.catalog import query as ask
-    from stpath_assets.catalog.query import limits_of
-    from stpath_assets.catalog.sandbox import cap_memory
-    from stpath_assets.cli.terminal import print_result
+    from stpath_assets.catalog import attach_lines, reference
+    from stpath_assets.cli.prompt import Prompt, answer
     from stpath_assets.settings import load_settings
     from stpath_assets.storage import Store
 
+    if schema:
+        click.echo(reference.to_text(query, min(shutil.get_terminal_size().columns, 120)))
+        return
     settings = load_settings(home)
     if attach:
         click.echo(attach_lines(Store.of(settings)), nl=False)
-        return
-    if query is None:
-        raise click.UsageError("give a query, or - to read it from stdin")
-    statement = sys.stdin.read() if query == "-" else query
-    with cap_memory(limits_of(settings)), ask(settings, statement, at) as result:
-        print_result(result, form)
+    elif query is None and sys.stdin.isatty():
+        Prompt(settings, form, wide, at).run()
+    else:
+        answer(settings, _statement(query), form, wide, at)
+
+
+def _statement(query: str | None) -> str:
+    """Return the statement: as given, or read from stdin or a file."""
+    if query in (None, "-"):
+        return sys.stdin.read()
+    if str(query).endswith(".sql") and " " not in str(query):
+        return Path(str(query)).read_text()
+    return str(query)

@@ -1,13 +1,11 @@
-"""The command line's output: progress bars, tables, query results. Nothing here makes decisions."""
+"""The command line's output: progress bars and tables. Nothing here makes decisions. Rows of queries are in `rows`."""
 
-import csv
-import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,6 @@ from stpath_assets.errors import one_line
 from stpath_assets.progress import Listener
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from stpath_assets.catalog.sandbox import Result
     from stpath_assets.doctor import Check
 
 _SHOWN = 100
@@ -168,78 +163,6 @@ def show_checks(checks: "Iterable[Check]", as_json: bool) -> bool:
     if as_json:
         print(json.dumps([asdict(c) for c in done], indent=1))
     return all(c.ok for c in done)
-
-
-def print_result(result: "Result", form: str) -> None:
-    """Print a query's result as it comes: `table`, `csv`, `json` (one array) or `parquet` (bytes)."""
-    if form == "parquet":
-        _print_parquet(result)
-    elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(result.columns)
-        for batch in result.batches():
-            writer.writerows(_rows(batch))
-    elif form == "json":
-        lead = "["
-        for batch in result.batches():
-            for row in _rows(batch):
-                print(
-                    lead,
-                    json.dumps(dict(zip(result.columns, row, strict=True)), default=str, ensure_ascii=False),
-                    sep="\n ",
-                    end="",
-                )
-                lead = ","
-        print("[]" if lead == "[" else "\n]")
-    else:
-        _print_table(result)
-
-
-def _rows(batch: "pa.RecordBatch") -> list[tuple[Any, ...]]:
-    """Return the rows of a batch as Python values. Whole numbers that Arrow holds as decimals become integers again."""
-    columns = [c.to_pylist() for c in batch.columns]
-    for i, field in enumerate(batch.schema):
-        if str(field.type).startswith("decimal") and field.type.scale == 0:
-            columns[i] = [None if v is None else int(v) for v in columns[i]]
-    return list(zip(*columns, strict=True))
-
-
-def _print_parquet(result: "Result") -> None:
-    import pyarrow.parquet as pq
-
-    writer = None
-    with io.BytesIO() as buffer:
-        for batch in result.batches():
-            writer = writer or pq.ParquetWriter(buffer, batch.schema, compression="zstd")
-            writer.write_batch(batch)
-            sys.stdout.buffer.write(buffer.getvalue())
-            buffer.seek(0)
-            buffer.truncate()
-        if writer is None:
-            raise AssertionError("a result has at least one batch, empty or not")
-        writer.close()
-        sys.stdout.buffer.write(buffer.getvalue())
-    sys.stdout.buffer.flush()
-
-
-def _print_table(result: "Result") -> None:
-    """Print the first rows in columns. Wide results are cut in the middle to the terminal's width, as in DuckDB's shell."""
-    import duckdb
-    import pyarrow as pa
-
-    kept: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in result.batches():
-        if rows < _SHOWN:
-            kept.append(batch.slice(0, _SHOWN - rows))
-        rows += batch.num_rows
-    shown = duckdb.connect(config={"python_enable_replacements": "false"}).from_arrow(pa.Table.from_batches(kept))
-    text = io.StringIO()
-    with redirect_stdout(text):
-        shown.show(max_rows=_SHOWN)
-    print("".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text.getvalue()))
-    if rows > _SHOWN:
-        print(f"{rows} rows, the first {_SHOWN} shown; --format csv prints all")
 
 
 def say_what_next(home: Path, held_out: list[str]) -> None:

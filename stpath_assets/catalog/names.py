@@ -1,0 +1,109 @@
+"""Names that a statement got wrong: views, columns, macros and genes, with the nearest ones that exist.
+
+DuckDB's own suggestions come from its whole catalog; these come from the lake only.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from stpath_assets.catalog.guard import constants_of, has_alternatives, tables_of
+from stpath_assets.catalog.views import documented
+from stpath_assets.errors import QueryError, one_line
+from stpath_assets.storage import Store
+from stpath_assets.storage.lake import quote
+
+CHECKED = 20
+"""A statement that names more genes, or more slides, is not checked for unknown ones."""
+
+_GENE_TABLES = (
+    "expression_by_slide", "stpath_predictions", "reference_predictions", "imported_predictions", "spot_expression",
+    "evaluation_metrics", "bulk_expression",
+)  # fmt: skip
+_TABLE = re.compile(r'Table with name "?(?P<name>[^"\s]+)"? does not exist')
+_COLUMN = re.compile(r'(?:Referenced column|column named|does not have a column named) "(?P<name>[^"]+)"')
+_FUNCTION = re.compile(r"(?:Function with name \"?|the (?:table )?function )(?P<name>[^\s\"]+)")
+
+
+def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> QueryError:
+    """Return the error of a statement, with the nearest names if it names a view, column or macro that does not exist.
+
+    `own` are names of the user's own tables.
+    """
+    text, known = str(error), documented()
+    if found := _TABLE.search(text):
+        name = found["name"].rpartition(".")[2]
+        return _no("view", name, [*own, *(d.name for d in known)], "SHOW TABLES lists them")
+    if found := _COLUMN.search(text):
+        of = [d for d in known if d.name in tables_of(statement)]
+        columns = sorted({c for d in of or known for c, _, _ in d.columns})
+        views = " and ".join(d.name for d in of)
+        return _no("column", found["name"], columns, f"sql --schema lists those of {views or 'each view'}")
+    if found := _FUNCTION.search(text):
+        macros = {d.name: d for d in known if d.kind == "macro"}
+        name = found["name"].lower()
+        if name in macros:
+            return QueryError(f"{name} is called in FROM: select * from {macros[name].call}")
+        if nearest(name, list(macros)):
+            return _no("function", name, list(macros), "")
+    return error
+
+
+def unknown_names(store: Store, statement: str) -> tuple[list[str], bool]:
+    """Return a line for each gene, slide and gene set that a statement names, as in `gene = 'ERBB2'` or `hotspots('a', 'ERBB2')`,
+    and that does not exist; and whether one of these kinds is named in vain, so that no row can be found.
+    """
+    said, in_vain = list[str](), False
+    for kind, column, parameters, is_known, names in _KINDS:
+        named = constants_of(statement, column, parameters)
+        unknown = [n for n in named if not is_known(store, n)] if len(named) <= CHECKED else []
+        said += [str(_no(kind, name, names(store), f"select distinct {column} lists them")) for name in unknown]
+        in_vain = in_vain or (bool(unknown) and len(unknown) == len(named))
+    return said, in_vain and not has_alternatives(statement)
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """Return up to three names that are spelt alike, the nearest first, whatever the case."""
+    lower: dict[str, str] = {}
+    for n in names:
+        lower.setdefault(n.lower(), n)
+    return [lower[n] for n in difflib.get_close_matches(name.lower(), list(lower), 3, 0.6)]
+
+
+def _no(kind: str, name: str, names: Sequence[str], otherwise: str) -> QueryError:
+    """Return the error that there is nothing of a name, with the nearest ones or where to look."""
+    near = " or ".join(nearest(name, names))
+    return QueryError(f"there is no {kind} {one_line(name)}; {f'did you mean {near}?' if near else otherwise}")
+
+
+def _is_gene(store: Store, gene: str) -> bool:
+    # One table after another: the first answers for nearly all.
+    return any(store.rows(f"select 1 from lake.parts.{t} where gene = {quote(gene)} limit 1") for t in _GENE_TABLES)
+
+
+def _genes(store: Store) -> list[str]:
+    """Return the genes of the first slide of each organ and cohort, and those of imported predictions."""
+    found = store.rows(
+        "select distinct gene from lake.parts.expression_by_slide where slide_id in (select min(slide_id) "
+        "from lake.parts.slides where status = 'ready' group by organ, cohort) union select distinct gene "
+        "from lake.parts.imported_by_slide order by 1"
+    )
+    return [gene for (gene,) in found]
+
+
+def _named(column: str, *tables: str) -> tuple[Callable[[Store, str], bool], Callable[[Store], list[str]]]:
+    """Return whether some small tables have a name in a column, and all of them."""
+    query = " union ".join(f"select {column} from lake.parts.{t}" for t in tables)
+
+    def names(store: Store) -> list[str]:
+        return [name for (name,) in store.rows(f"{query} order by 1")]
+
+    return lambda store, name: name in names(store), names
+
+
+_Kind = tuple[str, str, tuple[str, ...], Callable[[Store, str], bool], Callable[[Store], list[str]]]
+_KINDS: tuple[_Kind, ...] = (
+    ("gene", "gene", ("gene_symbol", "gene_a", "gene_b", "genes"), _is_gene, _genes),
+    ("slide", "slide_id", ("slide",), *_named("slide_id", "slides", "quarantine", "lineage")),
+    ("gene set", "set_name", ("signature",), *_named("set_name", "gene_sets")),
+)
