@@ -96,6 +96,10 @@ class StorageError(StpathError):
     """A table's file is missing, damaged, or could not be written."""
 
 
+class ImportFileError(StpathError):
+    """A file to import that is wrong: which file, row and column."""
+
+
 class QueryError(StpathError):
     """An SQL query that is wrong or that would write."""
 

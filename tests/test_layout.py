@@ -26,6 +26,7 @@ ORDER = (
     "evaluation",
     "stages",
     "catalog",
+    "imports",
     "exports",
     "doctor",
     "demo",

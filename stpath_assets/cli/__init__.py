@@ -13,6 +13,7 @@ from stpath_assets.cli.export import export
 from stpath_assets.cli.fit import fit
 from stpath_assets.cli.get import get
 from stpath_assets.cli.gigapath import gigapath
+from stpath_assets.cli.import_ import import_
 from stpath_assets.cli.maintain import maintain
 from stpath_assets.cli.predict import predict
 from stpath_assets.cli.retire import retire
@@ -27,5 +28,5 @@ def main() -> None:
     """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
 
 
-for _command in (add, get, run, fit, predict, sql, export, retire, status, maintain, doctor, demo, gigapath):
+for _command in (add, get, run, fit, predict, sql, import_, export, retire, status, maintain, doctor, demo, gigapath):
     main.add_command(_command)

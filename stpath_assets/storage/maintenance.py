@@ -133,7 +133,9 @@ def find_unknown(store: Store) -> Iterator[tuple[str, int, float]]:
 
 
 def known_files(store: Store) -> set[str]:
-    """Return the keys of all files that a snapshot uses, or that are scheduled for removal, and of fitted predictors."""
+    """Return the keys of all files that a snapshot uses, or that are scheduled for removal, of parts without rows, whose files
+    DuckLake does not register, and of fitted predictors.
+    """
     meta = f"__ducklake_metadata_{NAME}"
     found = store.lake.rows(
         f"with files as (select table_id, path, path_is_relative from {meta}.ducklake_data_file union all "
@@ -141,6 +143,7 @@ def known_files(store: Store) -> set[str]:
         "select case when f.path_is_relative then s.path || t.path || f.path else f.path end from files f "
         f"join {meta}.ducklake_table t using (table_id) join {meta}.ducklake_schema s using (schema_id) "
         f"union all select path from {meta}.ducklake_files_scheduled_for_deletion "
+        f"union all select file from {NAME}.parts.{LINEAGE.name} where row_count = 0 and file is not null "
         f"union all select file from {NAME}.parts.{REFERENCE_MODELS.name}"
     )
     return {str(path).removeprefix(store.place.tables_path) for (path,) in found}

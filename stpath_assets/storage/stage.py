@@ -6,10 +6,9 @@ caller's transaction. A reader sees either the old or the new part, and all or n
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from typing import Any
 
 import numpy.typing as npt
@@ -75,7 +74,8 @@ class StageWriter:
         **constants: str,
     ) -> None:
         """Add a by-gene part; see `Store.write_by_gene`."""
-        self._write_sections(table, [tables_of_blocks(TABLES[table], self.slide_id, keys, blocks, constants)], keys)
+        tables = tables_of_blocks(TABLES[table], self.slide_id, keys, blocks, constants)
+        self._write_sections(table, [(tables, _length(keys))])
 
     def write_sections(
         self,
@@ -83,27 +83,36 @@ class StageWriter:
         sections: Sections,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a by-gene part that has sections: keys and blocks of each. Their keys have one length."""
+        """Add a by-gene part that has sections: keys and blocks of each."""
         spec = TABLES[table]
         assert spec.section is not None
-        named = [
-            tables_of_blocks(spec, self.slide_id, keys, blocks, {spec.section: name})
+        named = {
+            name: (tables_of_blocks(spec, self.slide_id, keys, blocks, {spec.section: name}), _length(keys))
             for name, (keys, blocks) in sections.items()
-        ]
-        self._write_sections(table, named, next(iter(sections.values()))[0], summary)
+        }
+        self._write_sections(table, list(named.values()), summary)
 
     def _write_sections(
         self,
         table: str,
-        sections: Sequence[Iterable[pa.Table]],
-        keys: dict[str, npt.NDArray],
+        sections: Sequence[tuple[Iterable[pa.Table], int]],
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        spec = TABLES[table]
+        """Write sections, each with its number of keys. The first row of each holds the keys; the others are genes."""
+        spec, rows = TABLES[table], 0
+
+        def counted() -> Iterator[pa.Table]:
+            nonlocal rows
+            for tables, keys in sections:
+                rows -= keys
+                for one in tables:
+                    rows += one.num_rows * keys
+                    yield one
+
         key = self._new_key(spec)
         with self._objects.draft(key) as path:
-            rows = write_parquet(path, spec, chain.from_iterable(sections), self.fingerprint, summary)
-        self.add_file(spec, key, (rows - len(sections)) * len(next(iter(keys.values()))), summary)
+            write_parquet(path, spec, counted(), self.fingerprint, summary)
+        self.add_file(spec, key, rows, summary)
 
     def remove(self, table: str) -> None:
         """Remove the slide's earlier part of a table, without a new one."""
@@ -121,6 +130,10 @@ class StageWriter:
             # because the name goes with that snapshot.
             key = part_key(spec.name, self.slide_id, f"{self.fingerprint.digest}-{uuid.uuid4().hex[:8]}")
         return key
+
+
+def _length(keys: Mapping[str, npt.NDArray]) -> int:
+    return len(next(iter(keys.values())))
 
 
 def register(cursor: Cursor, objects: Objects, writer: StageWriter, earlier: Sequence[Part]) -> None:
