@@ -225,5 +225,5 @@ def write_two(store: Store) -> tuple[Any, Any]:
     store.write(METRICS, "a", metrics(3, 9.0), made_from(2))
     assert set(store.read(METRICS, "a")["mse"].to_pylist()) == {9.0}
     seen = views(store)
-    assert len(seen[PREDICTIONS]) == 20 + 40, "those of fitted predictors, too"
+    assert len(seen[PREDICTIONS]) == 20 + 40 + 40, "those of fitted predictors and of other tools, too"
     return contents(store), seen

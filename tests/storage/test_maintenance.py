@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stpath_assets.errors import StorageError
 from stpath_assets.storage import Store, maintenance
+from stpath_assets.storage.by_gene import rows_of_group
 from stpath_assets.storage.maintenance import MERGED, clean, expire, maintain, merge
-from stpath_assets.tables import PART_TABLES
+from stpath_assets.tables import PART_TABLES, TABLES
 from tests.roots import copied
 from tests.storage.parts import (
     FILES,
+    FINGERPRINT,
     METRICS,
     PREDICTIONS,
     SPOTS,
@@ -103,11 +106,29 @@ def test_merging_keeps_every_value(cohort: Store) -> None:
     assert views(cohort) == seen
     assert {p.file for p in cohort.parts()} == merged_files(cohort)
     assert contents(Store(cohort.home)) == before
-    assert plain_client(cohort.home).execute(f"select count(*) from {PREDICTIONS}").fetchall() == [(120,)]
+    assert plain_client(cohort.home).execute(f"select count(*) from {PREDICTIONS}").fetchall() == [(200,)]
     assert merge(cohort) == (0, 0), "what is merged is left alone"
     for part in cohort.parts():
         assert cohort.verify(part) is None
         assert cohort.is_current(part.table, part.slide_id, made_from(2 if part.digest != made_from(1).digest else 1))
+
+
+def test_a_part_without_rows_keeps_its_file(store: Store) -> None:
+    register(store, "a")
+    store.write(METRICS, "a", metrics(0), FINGERPRINT)
+    assert maintain(store, NOW, NOW, NOW).removed == 0, "DuckLake does not know a file without rows"
+    (part,) = store.parts()
+    assert store.is_whole(part)
+    assert store.verify(part) is None
+    store.write(METRICS, "a", metrics(2), made_from(3))
+    assert maintain(store, NOW, NOW, NOW).removed == 1, "no part names it any more"
+
+
+def test_one_slide_of_a_merged_file_is_read_from_few_row_groups(cohort: Store) -> None:
+    merge(cohort)
+    for table, rows in ((PREDICTIONS, maintenance.HEADS), (METRICS, rows_of_group(TABLES[METRICS]))):
+        with cohort.objects.open(next(f for f in merged_files(cohort) if f"/{table}/" in f)) as file:
+            assert pq.ParquetFile(file).metadata.row_group(0).num_rows <= rows
 
 
 GENES = st.lists(
