@@ -30,7 +30,7 @@ def test_help_names_every_command() -> None:
         assert "--home" in sa(command, "--help").output
 
 
-@pytest.mark.parametrize("arguments", [["nosuch"], ["add"], ["sql"], ["export", "x"], ["run", "--encoder", "uni"]])
+@pytest.mark.parametrize("arguments", [["nosuch"], ["add"], ["import"], ["export", "x"], ["run", "--encoder", "uni"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert sa(*arguments).exit_code == 2
 

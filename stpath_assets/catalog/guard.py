@@ -104,10 +104,8 @@ def tables_of(sql: str) -> set[str]:
 
 
 def constants_of(sql: str, column: str, parameters: Collection[str] = ()) -> list[str]:
-    """Return the texts that a statement compares a column with, by `=` or IN, or gives to macros as these parameters; each once,
-    in order.
-    """
-    found = dict[str, None]()
+    """Return the texts that a statement compares a column with, by `=` or IN, or gives to macros as these parameters."""
+    found = set[str]()
     for node in _nodes(_tree_of(sql)):
         values: list[Any] = []
         if node.get("type") in ("COMPARE_EQUAL", "COMPARE_IN", "OPERATOR_IN"):
@@ -120,8 +118,8 @@ def constants_of(sql: str, column: str, parameters: Collection[str] = ()) -> lis
             names = [name for name, _, _ in macro.parameters] if macro else []
             values = [v for name, v in zip(names, call.get("children") or [], strict=False) if name in parameters]
         texts = [n.get("value", {}).get("value") for n in _nodes(values) if n.get("type") == "VALUE_CONSTANT"]
-        found |= dict.fromkeys(t for t in texts if isinstance(t, str))
-    return list(found)
+        found |= {t for t in texts if isinstance(t, str)}
+    return sorted(found)
 
 
 def has_alternatives(sql: str) -> bool:

@@ -51,14 +51,15 @@ def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> Que
 
 def unknown_names(store: Store, statement: str) -> tuple[list[str], bool]:
     """Return a line for each gene, slide and gene set that a statement names, as in `gene = 'ERBB2'` or `hotspots('a', 'ERBB2')`,
-    and that does not exist; and whether one of these kinds is named in vain, so that no row can be found.
+    and that does not exist; and whether genes or sets are named in vain, so that no row can be found. That a slide is not
+    there may be what is asked.
     """
     said, in_vain = list[str](), False
     for kind, column, parameters, is_known, names in _KINDS:
         named = constants_of(statement, column, parameters)
         unknown = [n for n in named if not is_known(store, n)] if len(named) <= CHECKED else []
         said += [str(_no(kind, name, names(store), f"select distinct {column} lists them")) for name in unknown]
-        in_vain = in_vain or (bool(unknown) and len(unknown) == len(named))
+        in_vain = in_vain or (kind != "slide" and bool(unknown) and len(unknown) == len(named))
     return said, in_vain and not has_alternatives(statement)
 
 

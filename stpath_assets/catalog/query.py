@@ -34,7 +34,7 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
 
     `at` is a time such as `2026-11-01` or `2026-11-01 12:00`, for the state of the tables at that time. The view
     `stale_slides` is computed if the query names it. Raises `QueryError` if the text is not SQL, reads unknown columns, is
-    more than one statement, names only genes or slides that do not exist, would write or reach outside the lake, or exceeds a
+    more than one statement, names only genes that do not exist, would write or reach outside the lake, or exceeds a
     limit of the settings. Warns of a name that does not exist, if others do.
     """
     store = Store.of(settings)

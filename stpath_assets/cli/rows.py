@@ -32,6 +32,9 @@ _WIDEST = (40, 28, 20, 14)
 _VECTOR = 3
 """Numbers of a vector that are shown."""
 
+_NAME = 28
+"""Width to which names of columns are shortened."""
+
 _GAP = "  "
 
 
@@ -63,6 +66,8 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[Any]], total: int,
     A single row that does not fit is written a line a column.
     """
     names = [one_line(n) for n in names]
+    if width is not None:
+        names = [_shortened(n, min(_NAME, width // 2)) for n in names]
     if width is not None and len(rows) == 1 and _width(names, _columns(rows, names, _WIDEST[0])) > width:
         return [*_standing(names, rows[0], width), *_last_line(total, len(rows))]
     empty = [i for i, _ in enumerate(names) if rows and all(r[i] is None for r in rows)]
@@ -162,7 +167,7 @@ def _is_number(rows: Sequence[Sequence[Any]], i: int) -> bool:
 
 def _standing(names: Sequence[str], row: Sequence[Any], width: int) -> list[str]:
     size = max(map(cell_len, names))
-    room = max(width - size - len(_GAP), 20)
+    room = width - size - len(_GAP)
     return [f"{_put(name, size, False)}{_GAP}{cell(value, room)}" for name, value in zip(names, row, strict=True)]
 
 
@@ -173,9 +178,13 @@ def _last_line(total: int, shown: int) -> list[str]:
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    import textwrap
-
-    return [text] if width is None else textwrap.wrap(text, max(width, 20), subsequent_indent="  ")
+    """Return a text as lines of at most `width` cells; `textwrap` would count characters."""
+    lines = [""]
+    for word in text.split(" "):
+        if width is not None and cell_len(lines[-1]) + 1 + cell_len(word) > width and lines[-1].strip():
+            lines.append(" ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return lines
 
 
 def _first_rows(result: "Result") -> tuple[list[tuple[Any, ...]], int]:
