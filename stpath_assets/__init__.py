@@ -1,9 +1,9 @@
 """H&E whole-slide scans to predicted spatial gene expression.
 
 Four calls from a scan to an AnnData: `open_slide`, `tile`, `embed`, `predict_expression`. `evaluate` scores it against measured
-spots, `plot` draws a gene, `fit` fits a predictor to measured slides, `hest_bench` runs a task of HEST-Benchmark. They read the
-settings of STPATH_HOME and the environment; `settings()` shows which values hold and where each comes from. Names are imported on
-first use: importing the package imports neither torch nor dagster.
+spots, `plot` draws a gene, `fit` fits a predictor to measured slides, `hest_bench` runs a task of HEST-Benchmark, `catalog` opens
+the catalog of a data root. They read the settings of STPATH_HOME and the environment; `settings()` shows which values hold and
+where each comes from. Names are imported on first use: importing the package imports neither torch nor dagster.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stpath_assets.version import __version__
 
 if TYPE_CHECKING:
+    from stpath_assets.catalog import open_catalog as catalog
     from stpath_assets.evaluation import evaluate, fit, hest_bench, plot
     from stpath_assets.features import embed
     from stpath_assets.prediction import Context, predict_expression
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "__version__",
+    "catalog",
     "embed",
     "evaluate",
     "fit",
@@ -50,8 +52,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    if name == "settings":
+    if name in ("settings", "catalog"):
         from importlib import import_module
 
-        return import_module(f"{__name__}.settings")  # a module that can be called
+        return import_module(f"{__name__}.{name}")  # a module that can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

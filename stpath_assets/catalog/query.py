@@ -44,9 +44,9 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
         raise explain(e, sql) from e
     bring_up(store)
     if at is None:
-        _check_names(store, statement)
+        warn_of_names(store, statement)
     with tempfile.TemporaryDirectory(prefix="stpath-sql-") as temp:
-        connection = _attached(store, at)
+        connection = attached(store, at)
         try:
             limits = limits_of(settings)
             # The attached metadata stays readable, but naming its files here would let COPY write them.
@@ -61,7 +61,8 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
             connection.close()
 
 
-def _check_names(store: Store, statement: str) -> None:
+def warn_of_names(store: Store, statement: str) -> None:
+    """Warn of genes, slides and sets that a statement names and that do not exist. Raises `QueryError` if only such genes are."""
     said, in_vain = unknown_names(store, statement)
     if in_vain:
         raise QueryError("; ".join(said))
@@ -79,7 +80,8 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.sql_memory, settings.sql_threads, settings.sql_seconds, settings.sql_rows)
 
 
-def _attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
+def attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
+    """Return a new connection to the lake, as it is or was at a time. Raises `QueryError` if there was no state then."""
     try:
         return attach(store.place, read_only=True, at=at)
     except duckdb.Error as e:

@@ -444,7 +444,7 @@ BATCH_EFFECT = Macro(
         _ORGAN,
         _GENE,
         MODEL,
-        column("batches", pa.int64(), "number of batches with two slides or more"),
+        column("batches", pa.int64(), "number of batches; there must be two, one of them with two slides"),
         column("slides", pa.int64(), "slides of these"),
         column(
             "eta2",
@@ -469,11 +469,11 @@ BATCH_EFFECT = Macro(
   from ({0}) e join parts.slides s using (slide_id) where s.status = 'ready'
 ), of_batches as (
   select organ, gene, model, level, count(*) as n, avg(mean) as m, var_pop(mean) * count(*) as within
-  from valued where level is not null group by all having count(*) > 1
+  from valued where level is not null group by all
 ), sums as (
   select organ, gene, model, count(*) as batches, sum(n)::bigint as slides, sum(within) as within,
     sum(n * m * m) - sum(n * m) ** 2 / sum(n) as between, max_by(level, m) as highest, min_by(level, m) as lowest
-  from of_batches group by all having count(*) > 1
+  from of_batches group by all having count(*) > 1 and sum(n) > count(*)
 )
 select organ, gene, model, batches, slides, greatest(between, 0) / nullif(between + within, 0) as eta2,
   (between - (batches - 1) * within / (slides - batches)) / nullif(between + within, 0) as epsilon2, highest, lowest

@@ -122,12 +122,16 @@ def cell(value: Any, widest: int | None) -> str:
 
 
 def _vector(values: list[Any], widest: int | None) -> str:
-    """Return a list: all of a short one, else its first values and how many there are."""
-    some = values if len(values) <= 2 * _VECTOR else values[:_VECTOR]
-    said = ", ".join(f"{v:.3g}" if isinstance(v, float) else cell(v, widest) for v in some)
-    more = f", … {len(values):,} values" if len(some) < len(values) else ""
-    text = f"[{said}{more}]"
-    return text if widest is None or len(some) < len(values) else _shortened(text, widest)
+    """Return a list: all of a short one, else as many first values as fit and how many there are."""
+    said = [f"{v:.3g}" if isinstance(v, float) else cell(v, widest) for v in values[: 2 * _VECTOR]]
+    if len(values) <= len(said):
+        text = f"[{', '.join(said)}]"
+        return text if widest is None else _shortened(text, widest)
+    for n in range(_VECTOR, -1, -1):
+        text = f"[{', '.join([*said[:n], f'… {len(values):,} values'])}]"
+        if widest is None or cell_len(text) <= widest:
+            return text
+    return _shortened(text, widest or 0)
 
 
 def _shortened(text: str, widest: int) -> str:

@@ -65,7 +65,7 @@ def test_what_can_have_rows_is_answered_with_a_note(store: Store, sql: str) -> N
     ("sql", "said"),
     [
         ("select * from slides where slide_id = 'section1'", "there is no slide section1; did you mean section_"),
-        ("from gene_map('sect', 'ERBB2')", "there is no slide sect; select distinct slide_id"),
+        ("from gene_map('sect', 'ERBB2')", "there is no slide sect; did you mean section_"),
         ("select * from slides where slide_id = 'a\x1b[2J'", r"no slide a\\x1b\[2J"),
     ],
 )
