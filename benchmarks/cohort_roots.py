@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from benchmarks.catalog_roots import copy_root
 from stpath_assets.prediction.summaries import neighbours, summary_rows
-from stpath_assets.storage import Store
+from stpath_assets.storage import Home, Store
 from stpath_assets.storage.by_gene import tables_of_blocks, write_parquet
-from stpath_assets.storage.fingerprint import Fingerprint, sha256_of_file
+from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import Cursor
 from stpath_assets.storage.part import part_key
 from stpath_assets.storage.stage import add_files, add_lineage, insert_rows
@@ -36,13 +36,15 @@ _Line = tuple[dict[str, Any], Fingerprint]
 
 @dataclass(frozen=True)
 class Cohort:
-    """A cohort of one size. `features` says whether tiles have features."""
+    """A cohort of one size. `features` says whether tiles have features; `lake` and `tables` are those of `Home`."""
 
     folder: Path
     slides: int
     tiles: int
     genes: int
     features: bool = True
+    lake: str | None = None
+    tables_at: str | None = None
 
     @property
     def root(self) -> Path:
@@ -50,9 +52,14 @@ class Cohort:
         return self.folder / f"cohort_{self.slides}"
 
     @property
+    def place(self) -> Home:
+        """Where its lake and its tables are."""
+        return Home(self.root, self.lake, self.tables_at)
+
+    @property
     def store(self) -> Store:
         """Its tables."""
-        return Store(self.root)
+        return Store(self.place)
 
     @property
     def panel(self) -> list[str]:
@@ -109,12 +116,11 @@ def _write_slide(cohort: Cohort, index: int) -> list[_Line]:
     for table, count, rows in _parts(cohort, slide_id, index):
         fingerprint = Fingerprint({"slide": slide_id, "table": table})
         key = part_key(table, slide_id, fingerprint.digest)
-        path = place.local(key)
-        path.parent.mkdir(parents=True)
-        write_parquet(path, TABLES[table], rows, fingerprint, None)
+        with place.draft(key) as path:
+            write_parquet(path, TABLES[table], rows, fingerprint, None)
         line = {
             "slide_id": slide_id, "table_name": table, "digest": fingerprint.digest, "file": key,
-            "sha256": sha256_of_file(path), "size_bytes": path.stat().st_size, "row_count": count, "made_at": _SINCE,
+            "sha256": place.sha256(key), "size_bytes": place.size(key), "row_count": count, "made_at": _SINCE,
             "damaged": None, "summary": None,
         }  # fmt: skip
         lines.append((line, fingerprint))
@@ -163,7 +169,7 @@ def _slide(index: int) -> dict[str, Any]:
     return {
         "slide_id": slide_id, "uri": f"/scans/{slide_id}.svs", "sha256": f"{index:064x}", "size_bytes": 10**9,
         "width_px": 40_000, "height_px": 40_000, "mpp": 0.25, "mpp_source": "file", "backend": "tiffslide", "levels": 4,
-        "vendor": ("aperio", "hamamatsu")[index % 2], "organ": ORGANS[index % len(ORGANS)], "tech": "Visium",
+        "vendor": ("aperio", "hamamatsu")[index // 4 % 2], "organ": ORGANS[index % len(ORGANS)], "tech": "Visium",
         "status": "ready", "warnings": [], "registered_at": _SINCE, "patient_id": f"P{index // 2:05d}", "cohort": "bench",
     }  # fmt: skip
 

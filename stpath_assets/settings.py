@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of STPath's matrix products; float32 is exact"
     )
+    store_as: Literal["float32", "float16"] = Field(
+        "float32", description="precision of stored predictions by STPath; float16 rounds to 0.05 % and takes less room"
+    )
     encoder_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the encoder's matrix products; `auto` is float16 on a GPU, else float32, the reference"
     )

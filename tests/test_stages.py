@@ -56,6 +56,10 @@ CHANGES: dict[str, tuple[Change, set[str], str]] = {
         lambda home, patch: patch.setenv("STPATH_GENES", "EPCAM"),
         {"stpath_predictions", "expression_by_slide", "evaluation_metrics"}, "genes EPCAM,VIM → EPCAM",
     ),
+    "store_as": (
+        lambda home, patch: patch.setenv("STPATH_STORE_AS", "float16"),
+        {"stpath_predictions", "expression_by_slide", "evaluation_metrics"}, "store_as none → float16",
+    ),
     "stride": (
         lambda home, patch: patch.setenv("STPATH_STRIDE", "0.5"),
         GRID, "tile_stride 1.0 → 0.5",

@@ -4,7 +4,7 @@ This module decides which weights belong to which features: the published model 
 descriptor's. The network is in `stpath`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,13 +54,14 @@ class ModelChoice:
     vocabulary: Path | None
     device: str = "auto"
     dtype: "Dtype" = "float32"
+    store_as: str = "float32"
 
     @classmethod
     def for_encoder(cls, encoder: str, settings: Settings) -> "ModelChoice":
         """Return the weights for an encoder's features: the demo's for the demo descriptor, else those of the settings."""
         if encoder == "demo":
-            return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device, settings.dtype)
-        return cls("stpath", settings.weights, settings.vocabulary, settings.device, settings.dtype)
+            return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device, settings.dtype, settings.store_as)
+        return cls("stpath", settings.weights, settings.vocabulary, settings.device, settings.dtype, settings.store_as)
 
     @property
     def takes(self) -> str:
@@ -96,6 +97,8 @@ class ModelChoice:
             "stpath_weights_sha256": hashes.sha256_of(weights.locate(self.weights, weights.STPATH)),
             "vocabulary_sha256": hashes.sha256_of(self.vocabulary),
             "dtype": self.dtype,
+            # Named only where it is not the default, so that predictions of earlier versions stay current.
+            **({} if self.store_as == "float32" else {"store_as": self.store_as}),
         }
 
     def extend(self, features: Fingerprint, row: Registered, genes: Sequence[str] | None) -> Fingerprint:
@@ -170,9 +173,20 @@ def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: 
         return Outcome(fingerprint, False)
     features = read_features(store, row.slide_id)
     tile_ids = {"tile_id": np.array(features.tile_ids, object)}
-    blocks = _predict_by_gene(choice, features, row, genes)
+    blocks = round_blocks(_predict_by_gene(choice, features, row, genes), choice.store_as)
     store.write_by_gene(STPATH_PREDICTIONS.name, row.slide_id, tile_ids, blocks, fingerprint, model=choice.name)
     return Outcome(fingerprint, True)
+
+
+def round_blocks(
+    blocks: Iterable[tuple[Sequence[str], npt.NDArray[np.float32]]], store_as: str
+) -> Iterator[tuple[Sequence[str], npt.NDArray[np.float32]]]:
+    """Yield blocks of genes with their values as they are stored. As float16, a value is rounded to 11 bits, to 0.05 % of itself.
+
+    The column stays float32: the lower bits are zero, which the file's encoding stores in next to nothing.
+    """
+    for genes, values in blocks:
+        yield genes, values if store_as == "float32" else values.astype(np.float16).astype(np.float32)
 
 
 def _predict_by_gene(

@@ -71,6 +71,7 @@ def write_parquet(
     fingerprint: Fingerprint | None,
     summary: Mapping[str, Any] | None = None,
     row_group: int = ROW_GROUP,
+    compression: str = "zstd",
 ) -> int:
     """Write rows with a table's schema and encodings, and return their number. Each Arrow table begins a row group."""
     metadata: dict[bytes, Any] = {}
@@ -85,7 +86,7 @@ def write_parquet(
     with pq.ParquetWriter(
         path,
         schema,
-        compression="zstd",
+        compression=compression,
         use_dictionary=[_leaf(f) for f in spec.schema if _leaf(f) not in plain],
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         write_page_index=True,

@@ -164,6 +164,18 @@ def test_what_is_stored_is_what_was_predicted(
     assert (back.uns["histo"], device) == (straight.uns["histo"], "cpu"), "but for the device, which is not stored"
 
 
+def test_a_prediction_stored_as_float16_is_rounded(store: Store, row: Registered) -> None:
+    genes = ["ERBB2", "ESR1"]
+    store_prediction(store, row, SMALL, genes)
+    exact = store.read_by_gene("stpath_predictions", row.slide_id).values
+    half = replace(SMALL, store_as="float16")
+    assert store_prediction(store, row, half, genes).recomputed
+    found = store.read_by_gene("stpath_predictions", row.slide_id).values
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, exact.astype(np.float16).astype(np.float32))
+    assert not store_prediction(store, row, half, genes).recomputed
+
+
 def test_a_prediction_is_made_once(store: Store, row: Registered) -> None:
     first = store_prediction(store, row, SMALL, ["ERBB2", "ESR1"])
     again = store_prediction(store, row, SMALL, ["ESR1", "ERBB2"])
