@@ -292,9 +292,10 @@ def text(command: str, lines: Sequence[str]) -> str:
     {command}
 
 Synthetic slides, written by the storage itself: smooth fields with noise of a tenth, in float32; features of 1536 random numbers
-around 30 types of tissue; the slides' summaries as the stage makes them. All files are in the page cache. Each question is asked in a
-process of its own: once, then {TIMES} times of other slides and genes on the same connection, of which the median is given. Memory is
-the peak of that process. `stpath-assets sql` also starts Python and attaches the lake, some 0.5 s. DuckDB has two threads.
+around 30 types of tissue; the slides' summaries as the stage makes them. All files are in the page cache. Each question is asked
+in a process of its own: once, then {TIMES} times of other slides and genes on the same connection, of which the median is given.
+Memory is the peak of that process. `stpath-assets sql` also starts Python and attaches the lake, some 0.5 s. DuckDB has two
+threads.
 
 - *Backed h5ad files*: a loop that opens a file a slide with `anndata.read_h5ad(backed="r")` and reads the gene's column.
 - *Long Parquet*: a file a slide with a row a value, sorted by gene, dictionaries for tile and gene, zstd.
@@ -302,8 +303,8 @@ the peak of that process. `stpath-assets sql` also starts Python and attaches th
 
 {chr(10).join(lines)}
 
-What was chosen: 64 genes a row group, byte-stream-split and zstd. Merged files are sorted by gene, so that one gene of a cohort is in
-few row groups; the keys of {maintenance.HEADS} slides have a row group of their own. Float16 is an option (`store_as`).
+What was chosen: 64 genes a row group, byte-stream-split and zstd. Merged files are sorted by gene, so that one gene of a cohort
+is in few row groups; the keys of {maintenance.HEADS} slides have a row group of their own. Float16 is an option (`store_as`).
 """
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from stpath_assets.catalog.reference import to_markdown, to_text
+from stpath_assets.catalog.views import MACROS, VIEWS
 from stpath_assets.cli import main
 from stpath_assets.settings import Settings
-from stpath_assets.tables import TABLES, to_markdown
+from stpath_assets.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,9 +29,17 @@ def test_every_command_is_documented() -> None:
     assert set(re.findall(r"^\| `(\w+)", text, re.M)) - {"command"} == set(main.commands)
 
 
-def test_the_tables_page_is_what_the_code_says() -> None:
-    assert (ROOT / "docs" / "tables.md").read_text() == to_markdown() + "\n"
-    assert all(f"## {name}" in to_markdown() for name in TABLES)
+def test_the_schema_page_and_the_command_are_what_the_code_says() -> None:
+    page, said = (ROOT / "docs" / "schema.md").read_text(), " ".join(to_text().split())
+    assert page == to_markdown() + "\n"
+    for name in (*TABLES, *VIEWS, *MACROS):
+        assert f"### {name}\n" in page
+    for table in TABLES.values():
+        for field in table.view_columns():
+            meaning = field.metadata[b"description"].decode()
+            assert f"| `{field.name}` | " in page
+            assert meaning in page
+            assert " ".join(meaning.replace("`", "").split()) in said
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -151,13 +151,11 @@ TILE_EXPRESSION = View(
         *_of(TABLES["tile_grids"], "tissue_fraction", "pen_fraction", "blank_fraction", "saturation", "focus"),
     ),
     # An inner join, so that a condition on the slide is one on both sides. Imported predictions bring their own places.
-    f"""select * from (
-  select p.slide_id, p.tile_id, p.gene, p.expression_log1p, p.model, g.center_x_px, g.center_y_px, g.side_px,
-    g.tissue_fraction, g.pen_fraction, g.blank_fraction, g.saturation, g.focus
-  from ({rows_of_genes(STPATH_PREDICTIONS, _PREDICTED)} union all {rows_of_genes(REFERENCE_PREDICTIONS, _PREDICTED)}) p
-  join parts.tile_grids g using (slide_id, tile_id)
-  union all by name ({rows_of_genes(IMPORTED_PREDICTIONS, [*_PREDICTED, "center_x_px", "center_y_px"])})
-) where slide_id in (select slide_id from parts.slides where status = 'ready')""",
+    f"""select p.slide_id, p.tile_id, p.gene, p.expression_log1p, p.model, g.center_x_px, g.center_y_px, g.side_px,
+  g.tissue_fraction, g.pen_fraction, g.blank_fraction, g.saturation, g.focus
+from ({rows_of_genes((STPATH_PREDICTIONS, REFERENCE_PREDICTIONS), _PREDICTED)}) p
+join parts.tile_grids g using (slide_id, tile_id)
+union all by name ({rows_of_genes((IMPORTED_PREDICTIONS,), [*_PREDICTED, "center_x_px", "center_y_px"])})""",
 )
 
 

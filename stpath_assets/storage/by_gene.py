@@ -81,12 +81,15 @@ def write_parquet(
         metadata[SUMMARY] = json.dumps(summary, allow_nan=False)
     schema = spec.schema.with_metadata(metadata)
     floats = [_leaf(f) for f in spec.schema if pa.types.is_floating(_value_type(f.type))]
-    plain = {*floats, *(_leaf(f) for f in spec.schema if spec.by_gene and f.name in (*spec.keys, spec.value))}
+    # A query for the keys looks at the gene of every row group, because DuckDB excludes none by IS NULL: as plain values, that
+    # takes a fifth of the time, for 0.3 % more bytes.
+    bare = {"gene"} if spec.by_gene else set()
+    plain = {*floats, *bare, *(_leaf(f) for f in spec.schema if spec.by_gene and f.name in (*spec.keys, spec.value))}
     n = 0
     with pq.ParquetWriter(
         path,
         schema,
-        compression=compression,
+        compression={_leaf(f): "none" if f.name in bare else compression for f in spec.schema},
         use_dictionary=[_leaf(f) for f in spec.schema if _leaf(f) not in plain],
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         write_page_index=True,

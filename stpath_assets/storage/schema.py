@@ -6,6 +6,7 @@ that are computed from others are in `catalog.views`.
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,10 @@ def view_sql(table: Table) -> str:
     if table.looked_up:
         looked_up = ", ".join(f"f.{f.name}" for f in table.looked_up)
         return f"select p.*, {looked_up} from {stored} p left join ({_FINGERPRINTS}) f using (digest)"
-    of_slides = f" where {_LIVE}" if table.name in PART_TABLES else ""
     if table.by_gene:
         names = [f.name for f in table.schema]
-        rows = " union all ".join(rows_of_genes(t, names) for t in (table, *table.and_of))
-        return f"select * from ({rows}){of_slides}"
+        return rows_of_genes((table, *table.and_of), names)
+    of_slides = f" where {_LIVE}" if table.name in PART_TABLES else ""
     # DuckLake has no fixed-size lists.
     fixed = [f"{f.name}::{sql_type(f.type)} as {f.name}" for f in table.schema if pa.types.is_fixed_size_list(f.type)]
     columns = f"* replace ({', '.join(fixed)})" if fixed else "*"
@@ -163,24 +163,37 @@ def view_sql(table: Table) -> str:
     return f"select * from ({rows}){of_slides}" if table.and_of else f"{rows}{of_slides}"
 
 
-def rows_of_genes(table: Table, names: list[str]) -> str:
-    """Return the query of the rows of a by-gene table, with these columns."""
-    # A key is looked up by its position in the list. A query that does not use it does not read it.
-    stored, section = f"parts.{table.name}", [table.section] if table.section else []
-    lists, of_part = {*table.keys, table.value}, ", ".join(["slide_id", *section])
-    keys = ", ".join(table.keys)
-    columns = ", ".join(f"{n}[i] as {n}" if n in table.keys else n for n in names)
-    plain = ", ".join(f"p.{f.name}" for f in table.schema if f.name not in lists)
+def rows_of_genes(tables: Sequence[Table], names: Sequence[str]) -> str:
+    """Return the query of the rows of by-gene tables together, of slides that are ready, with these columns. All tables must have
+    them, and the same value.
+    """
+    first = tables[0]
+    keys = [n for n in names if n in first.keys]
+    of_rows = [n for n in names if n not in keys]
+    sections = [n for n in ("model",) if n in names]
+    genes, heads = (
+        " union all ".join(
+            f"select {i} as of_table, {', '.join(columns)} from parts.{t.name} where gene {null}"
+            for i, t in enumerate(tables)
+        )
+        for columns, null in ((of_rows, "is not null"), (["slide_id", *sections, *keys], "is null"))
+    )
+    # A key is looked up by its position in the list. In the joins, `concat` keeps DuckDB from looking up each slide_id of each
+    # row group of the keys in a Bloom filter, which takes longer than all the rest; a condition on the slide must pass, though.
+    same = " and ".join(
+        ["p.slide_id = h.slide_id", "p.of_table = h.of_table", *(f"concat(p.{n}, '') = h.{n}" for n in sections)]
+    )
+    plain = ", ".join(f"p.{n}" for n in of_rows if n != first.value)
     return (
-        f"select {columns} from ("
-        f"select {plain}, {keys}, unnest(p.{table.value}) as {table.value}, generate_subscripts(p.{table.value}, 1) as i "
-        f"from (select {', '.join(f.name for f in table.schema if f.name not in table.keys)} from {stored} "
-        f"where gene is not null) p "
-        f"left join (select {of_part}, {keys} from {stored} where gene is null) using ({of_part}))"
+        f"select {', '.join(f'{n}[i] as {n}' if n in keys else n for n in names)} from ("
+        f"select {', '.join([plain, *keys])}, unnest(p.{first.value}) as {first.value}, "
+        f"generate_subscripts(p.{first.value}, 1) as i from ({genes}) p "
+        f"join (select * from ({heads}) where concat(slide_id, '') in ({_READY})) h on {same})"
     )
 
 
-_LIVE = f"slide_id in (select slide_id from parts.{SLIDES.name} where status = 'ready')"
+_READY = f"select slide_id from parts.{SLIDES.name} where status = 'ready'"
+_LIVE = f"slide_id in ({_READY})"
 
 
 def sql_type(type_: Any) -> str:
