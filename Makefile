@@ -38,7 +38,7 @@ dev: setup
 
 bench: setup
 	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; \
-	$(BIN)/python -m benchmarks.catalog || failed=1; \
+	$(BIN)/python -m benchmarks.catalog || failed=1; $(BIN)/python -m benchmarks.cohort || failed=1; \
 	$(BIN)/python -m benchmarks.features; $(BIN)/python -m benchmarks.serving; exit $$failed
 
 clean:

@@ -41,6 +41,7 @@ class Catalog:
     def __init__(self, settings: Settings, at: str | None = None) -> None:
         self._store, self._at = Store.of(settings), at
         bring_up(self._store)
+        self._names: dict[str, set[str]] = {}
         self._temp = tempfile.TemporaryDirectory(prefix="stpath-sql-")
         self._connection = attached(self._store, at)
         sandbox.lock(self._connection, [self._store.place.tables_path], [], limits_of(settings), Path(self._temp.name))
@@ -70,7 +71,7 @@ class Catalog:
         except QueryError as e:
             raise explain(e, query) from e
         if self._at is None:
-            warn_of_names(self._store, statement)
+            warn_of_names(self._store, statement, self._names)
         try:
             return self._connection.sql(statement)
         except duckdb.Error as e:

@@ -49,17 +49,22 @@ def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> Que
     return error
 
 
-def unknown_names(store: Store, statement: str) -> tuple[list[str], bool]:
+def unknown_names(store: Store, statement: str, known: dict[str, set[str]] | None = None) -> tuple[list[str], bool]:
     """Return a line for each gene, slide and gene set that a statement names, as in `gene = 'ERBB2'` or `hotspots('a', 'ERBB2')`,
     and that does not exist; and whether genes or sets are named in vain, so that no row can be found. That a slide is not
-    there may be what is asked.
+    there may be what is asked. If `known` is given, names are read into it once, and a name in it is not looked up again.
     """
     said, in_vain = list[str](), False
     for kind, column, parameters, is_known, names in _KINDS:
         named = constants_of(statement, column, parameters)
-        unknown = [n for n in named if not is_known(store, n)] if len(named) <= CHECKED else []
+        if not named or len(named) > CHECKED:
+            continue
+        if known is not None and kind not in known:
+            known[kind] = set(names(store))
+        there = (known or {}).get(kind, set())
+        unknown = [n for n in named if n not in there and not is_known(store, n)]
         said += [str(_no(kind, name, names(store), f"select distinct {column} lists them")) for name in unknown]
-        in_vain = in_vain or (kind != "slide" and bool(unknown) and len(unknown) == len(named))
+        in_vain = in_vain or (kind != "slide" and len(unknown) == len(named))
     return said, in_vain and not has_alternatives(statement)
 
 

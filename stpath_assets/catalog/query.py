@@ -61,9 +61,12 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
             connection.close()
 
 
-def warn_of_names(store: Store, statement: str) -> None:
-    """Warn of genes, slides and sets that a statement names and that do not exist. Raises `QueryError` if only such genes are."""
-    said, in_vain = unknown_names(store, statement)
+def warn_of_names(store: Store, statement: str, known: dict[str, set[str]] | None = None) -> None:
+    """Warn of genes, slides and sets that a statement names and that do not exist. Raises `QueryError` if only such genes are.
+
+    `known` keeps names from one statement to the next.
+    """
+    said, in_vain = unknown_names(store, statement, known)
     if in_vain:
         raise QueryError("; ".join(said))
     for line in said:
@@ -83,7 +86,10 @@ def limits_of(settings: Settings) -> Limits:
 def attached(store: Store, at: str | None) -> duckdb.DuckDBPyConnection:
     """Return a new connection to the lake, as it is or was at a time. Raises `QueryError` if there was no state then."""
     try:
-        return attach(store.place, read_only=True, at=at)
+        connection = attach(store.place, read_only=True, at=at)
+        # Parts never change, so their footers can be kept from one question to the next.
+        connection.execute("set parquet_metadata_cache = true")
+        return connection
     except duckdb.Error as e:
         if (
             at is not None
@@ -116,17 +122,20 @@ def attach_lines(store: Store) -> str:
 {sql}
 use lake.main;
 show tables;
+select * from documentation;
 
 # Python
 import duckdb
 lake = duckdb.connect()
 lake.execute("{sql}")
-lake.sql("select * from lake.slides")
+lake.execute("use lake.main")
+lake.sql("select * from slides")
 
 # R
 con <- DBI::dbConnect(duckdb::duckdb())
 DBI::dbExecute(con, "{sql}")
-DBI::dbGetQuery(con, "select * from lake.slides")
+DBI::dbExecute(con, "use lake.main")
+DBI::dbGetQuery(con, "select * from slides")
 
--- DBeaver: a new connection of the driver DuckDB to :memory:, and the attach line above as its bootstrap query
+-- DBeaver: a new connection of the driver DuckDB to :memory:, and the two lines above as its bootstrap queries
 """

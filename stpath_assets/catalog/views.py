@@ -17,7 +17,7 @@ import pyarrow as pa
 from stpath_assets.storage import Store
 from stpath_assets.storage.home import Home
 from stpath_assets.storage.lake import NAME, Cursor, quote
-from stpath_assets.storage.schema import ABOUT, create_view, read_about, rows_of_genes, sql_type
+from stpath_assets.storage.schema import ABOUT, READY, create_view, read_about, rows_of_genes, sql_type
 from stpath_assets.tables import (
     EXPRESSION_BY_SLIDE,
     FEATURE_DIM,
@@ -78,6 +78,7 @@ def _of(table: Table, *names: str) -> tuple[pa.Field, ...]:
     return tuple(f for f in table.view_columns() if not names or f.name in names)
 
 
+# `concat` for the reason that `READY` has.
 _SUMMARIES = "select * from parts.expression_by_slide union all by name select * from parts.imported_by_slide"
 _PEERS = "partition by s.cohort, s.organ, e.gene, e.model"
 
@@ -116,7 +117,7 @@ BY_SLIDE = View(
     percent_rank() over ({_PEERS} order by e.mean) as rank,
     sum(e.tiles) over peers as n, sum(e.tiles * e.mean) over peers as total,
     sum((e.tiles - 1) * e.sd * e.sd + e.tiles * e.mean * e.mean) over peers as square
-  from ({_SUMMARIES}) e join parts.slides s using (slide_id) where s.status = 'ready'
+  from ({_SUMMARIES}) e join parts.slides s using (slide_id) where concat(s.status, '') = 'ready'
   window peers as ({_PEERS})
 ), pooled as (
   select *, total / n as peer_mean, case when n > 1 then sqrt(greatest(square - total * total / n, 0) / (n - 1)) end as peer_sd
@@ -178,7 +179,7 @@ GENE_MAP = Macro(
   union all {_one_gene("imported_predictions", "any_value(center_x_px), any_value(center_y_px)")}
 ), tiles as (
   select slide_id, model, unnest(tile_ids) as tile_id, unnest(xs) as x, unnest(ys) as y, unnest(levels) as expression_log1p
-  from found where levels is not null and slide_id in (select slide_id from parts.slides where status = 'ready')
+  from found where levels is not null and slide_id in ({READY})
 )
 select t.slide_id, t.model, t.tile_id, coalesce(t.x, g.center_x_px) as center_x_px,
   coalesce(t.y, g.center_y_px) as center_y_px, g.side_px, t.expression_log1p
@@ -267,7 +268,7 @@ TILE_NEIGHBOURS = Macro(
     f"""with tiles as (
   select g.slide_id, g.tile_id, center_x_px * coalesce(s.mpp_x, s.mpp) as x, center_y_px * coalesce(s.mpp_y, s.mpp) as y,
     g.side_px * coalesce(s.mpp_x, s.mpp) as side
-  from parts.tile_grids g join parts.slides s using (slide_id) where g.slide_id = slide and s.status = 'ready'
+  from parts.tile_grids g join parts.slides s using (slide_id) where g.slide_id = slide and concat(s.status, '') = 'ready'
 ), celled as (
   select *, floor(x / cell)::bigint as cx, floor(y / cell)::bigint as cy from tiles, (
     select 2 * greatest(max(side), sqrt((max(x) - min(x)) * (max(y) - min(y)) / count(*))) as cell from tiles)
@@ -334,7 +335,7 @@ NEIGHBOURS = Macro(
 )
 select slide_id, tile_id, similarity from compared
 where encoder = (select encoder from asked) and (slide_id <> slide or tile_id <> tile)
-  and slide_id in (select slide_id from parts.slides where status = 'ready')
+  and slide_id in ({READY})
 order by similarity desc nulls last limit k""",
 )
 
@@ -387,20 +388,27 @@ PATIENT_EXPRESSION = View(
     f"""with of_patients as (
   select s.patient_id, s.organ, s.cohort, e.gene, e.model, count(*) as slides, sum(e.tiles)::bigint as tiles,
     sum(e.tiles * e.mean) / sum(e.tiles) as mean
-  from ({_SUMMARIES}) e join parts.slides s using (slide_id) where s.patient_id is not null and s.status = 'ready' group by all
+  from ({_SUMMARIES}) e join parts.slides s using (slide_id)
+  where s.patient_id is not null and concat(s.status, '') = 'ready' group by all
 )
 select *, count(*) over peers as patients, (mean - avg(mean) over peers) / nullif(stddev_samp(mean) over peers, 0) as z
 from of_patients window peers as (partition by cohort, organ, gene, model)""",
 )
 
-_CURRENT = """select t.* from parts.{0} t join parts.lineage g
-  on t.slide_id = g.slide_id and g.table_name = 'tile_grids' and t.grid = g.digest
-where t.slide_id in (select slide_id from parts.slides where status = 'ready')"""
 
-DOMAINS = View(TILE_DOMAIN.name, TILE_DOMAIN.row, _of(TILE_DOMAIN), _CURRENT.format(TILE_DOMAIN.name))
-CELL_TYPES = View(
-    TILE_CELL_TYPES.name, TILE_CELL_TYPES.row, _of(TILE_CELL_TYPES), _CURRENT.format(TILE_CELL_TYPES.name)
-)
+def _of_current_grids(table: Table) -> View:
+    """Return the view of results of tiles, of those whose grid is current."""
+    return View(
+        table.name,
+        table.row,
+        _of(table),
+        f"""select t.* from parts.{table.name} t join parts.lineage g
+  on t.slide_id = g.slide_id and g.table_name = 'tile_grids' and t.grid = g.digest
+where t.slide_id in ({READY})""",
+    )
+
+
+DOMAINS, CELL_TYPES = _of_current_grids(TILE_DOMAIN), _of_current_grids(TILE_CELL_TYPES)
 
 PSEUDOBULK = View(
     "pseudobulk_vs_bulk",
@@ -464,7 +472,7 @@ BATCH_EFFECT = Macro(
   select s.organ, e.gene, e.model, e.mean, case batch when 'vendor' then s.vendor when 'backend' then s.backend
     when 'tech' then s.tech when 'cohort' then s.cohort
     else json_extract_string(s.more, '$."' || batch || '"') end as level
-  from ({0}) e join parts.slides s using (slide_id) where s.status = 'ready'
+  from ({0}) e join parts.slides s using (slide_id) where concat(s.status, '') = 'ready'
 ), of_batches as (
   select organ, gene, model, level, count(*) as n, avg(mean) as m, var_pop(mean) * count(*) as within
   from valued where level is not null group by all

@@ -105,8 +105,7 @@ def rows_of_group(spec: Table) -> int:
     """Return the rows per row group of a table that is not by gene, so that a query for one slide, or for one gene, reads few
     others' of a merged file.
     """
-    wide = sum(f.type.list_size for f in spec.schema if pa.types.is_fixed_size_list(f.type))
-    return 2048 if wide else 16_384
+    return 2048 if any(pa.types.is_fixed_size_list(f.type) for f in spec.schema) else 16_384
 
 
 def read_parquet(

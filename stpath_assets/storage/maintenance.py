@@ -45,6 +45,11 @@ ORPHAN_AGE = timedelta(days=1)
 MERGED = "_merged"
 """Folder of merged files. No slide_id begins with this character."""
 
+MERGED_ROWS = 256
+"""Least rows of genes per row group of a merged file: more would read too much for one gene, fewer make a query for the keys,
+which looks at each row group, take longer.
+"""
+
 HEADS = 8
 """Keys of so many slides per row group of a merged file, so that a query for one slide reads few others'."""
 
@@ -180,7 +185,7 @@ def _merge_group(store: Store, table: Table, group: Sequence[Part]) -> bool:
     slides = len({p.slide_id for p in group})
     key = f"parts/{table.name}/{MERGED}/{uuid.uuid4().hex}.parquet"
     with store.objects.draft(key) as path:
-        write_parquet(path, table, _sorted(table, _together(table, rows)), None, row_group=max(64, slides))
+        write_parquet(path, table, _sorted(table, _together(table, rows)), None, row_group=max(MERGED_ROWS, slides))
     sha256, size = store.objects.sha256(key), store.objects.size(key)
     expected = {(p.slide_id, p.digest, p.file) for p in group}
 

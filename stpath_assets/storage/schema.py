@@ -188,12 +188,13 @@ def rows_of_genes(tables: Sequence[Table], names: Sequence[str]) -> str:
         f"select {', '.join(f'{n}[i] as {n}' if n in keys else n for n in names)} from ("
         f"select {', '.join([plain, *keys])}, unnest(p.{first.value}) as {first.value}, "
         f"generate_subscripts(p.{first.value}, 1) as i from ({genes}) p "
-        f"join (select * from ({heads}) where concat(slide_id, '') in ({_READY})) h on {same})"
+        f"join (select * from ({heads}) where concat(slide_id, '') in ({READY})) h on {same})"
     )
 
 
-_READY = f"select slide_id from parts.{SLIDES.name} where status = 'ready'"
-_LIVE = f"slide_id in ({_READY})"
+READY = f"select slide_id from parts.{SLIDES.name} where concat(status, '') = 'ready'"
+"""Slides that are ready. For a plain condition, DuckLake would first search the file statistics of all tables."""
+_LIVE = f"slide_id in ({READY})"
 
 
 def sql_type(type_: Any) -> str:

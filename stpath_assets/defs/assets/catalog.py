@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from stpath_assets.catalog.views import bring_up
 from stpath_assets.defs.assets.metadata import picture
 from stpath_assets.defs.assets.spec import COHORT_GROUP, OWNERS, one_line_failures
 from stpath_assets.evaluation.overviews import draw_cohort
@@ -30,10 +31,11 @@ some also where nothing was made, and would wait for ever while one of many slid
     automation_condition=AGAIN,
 )
 def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
-    """Count the rows of the catalog."""
+    """Bring the lake's computed views up to date, and count the rows of the catalog."""
     store = Store.of(settings)
     with one_line_failures():
         store.create()
+        bring_up(store)
         states = [state.kind for _, stages in states_of(store, Plan(settings)) for state in stages.values()]
     parts = Counter(p.table for p in store.parts())
     counts = {f"{name}_parts": parts[name] for name in STAGES if name in parts}
