@@ -28,13 +28,13 @@ _FUNCTION = re.compile(r"(?:Function with name \"?|the (?:table )?function )(?P<
 def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> QueryError:
     """Return the error of a statement, with the nearest names if it names a view, column or macro that does not exist.
 
-    `own` are names of the user's own tables.
+    `own` are names of the user's own tables, whose columns are known to DuckDB only.
     """
     text, known = str(error), documented()
     if found := _TABLE.search(text):
         name = found["name"].rpartition(".")[2]
         return _no("view", name, [*own, *(d.name for d in known)], "SHOW TABLES lists them")
-    if found := _COLUMN.search(text):
+    if (found := _COLUMN.search(text)) and not tables_of(statement) & set(own):
         of = [d for d in known if d.name in tables_of(statement)]
         columns = sorted({c for d in of or known for c, _, _ in d.columns})
         views = " and ".join(d.name for d in of)

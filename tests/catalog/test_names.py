@@ -6,6 +6,7 @@ import pytest
 
 from stpath_assets.catalog.names import nearest
 from stpath_assets.errors import QueryError
+from stpath_assets.imports import import_table
 from stpath_assets.storage import Store
 from tests.asked import ask
 from tests.catalog.cohorts import draw, store_slide
@@ -94,6 +95,15 @@ def test_a_scan_in_quarantine_is_a_slide_that_can_be_asked_for(store: Store) -> 
         lambda c: c.execute("insert into lake.parts.quarantine values ('/x.svs', 'bad', '', 1, 'broken', now())")
     )
     assert ask(store.home, "select reason from quarantine where slide_id = 'bad'") == [("broken",)]
+
+
+def test_columns_of_an_own_table_are_duckdbs_to_name(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("patient_id,stage\nP1,2\n")
+    import_table(store, "clinical", tmp_path / "c.csv")
+    with pytest.raises(QueryError, match=r'"stag" not found .*"stage"'):
+        ask(store.home, "select stag from clinical")
+    with pytest.raises(QueryError, match="no view clinica; did you mean clinical"):
+        ask(store.home, "select * from clinica")
 
 
 def test_the_past_is_asked_without_looking_at_the_present(store: Store) -> None:
