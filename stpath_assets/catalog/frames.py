@@ -17,7 +17,7 @@ from stpath_assets.catalog import sandbox
 from stpath_assets.catalog.guard import check_statement, one_line
 from stpath_assets.catalog.names import explain
 from stpath_assets.catalog.query import attached, limits_of, own_tables, warn_of_names
-from stpath_assets.catalog.views import MACROS, VIEWS, bring_up
+from stpath_assets.catalog.views import MACROS, VIEWS, bring_up, create_temporary
 from stpath_assets.errors import QueryError
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.storage import Store
@@ -40,10 +40,12 @@ class Catalog:
 
     def __init__(self, settings: Settings, at: str | None = None) -> None:
         self._store, self._at = Store.of(settings), at
-        bring_up(self._store)
+        has_views = bring_up(self._store)
         self._names: dict[str, set[str]] = {}
         self._temp = tempfile.TemporaryDirectory(prefix="stpath-sql-")
         self._connection = attached(self._store, at)
+        if not has_views and at is None:
+            create_temporary(self._connection)
         sandbox.lock(self._connection, [self._store.place.tables_path], [], limits_of(settings), Path(self._temp.name))
 
     @property

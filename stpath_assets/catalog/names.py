@@ -87,7 +87,7 @@ def _is_gene(store: Store, gene: str) -> bool:
     return any(store.rows(f"select 1 from lake.parts.{t} where gene = {quote(gene)} limit 1") for t in _GENE_TABLES)
 
 
-def _genes(store: Store) -> list[str]:
+def genes_of(store: Store) -> list[str]:
     """Return the genes of the first slide of each organ and cohort, and those of imported predictions."""
     found = store.rows(
         "select distinct gene from lake.parts.expression_by_slide where slide_id in (select min(slide_id) "
@@ -109,7 +109,7 @@ def _named(column: str, *tables: str) -> tuple[Callable[[Store, str], bool], Cal
 
 _Kind = tuple[str, str, tuple[str, ...], Callable[[Store, str], bool], Callable[[Store], list[str]]]
 _KINDS: tuple[_Kind, ...] = (
-    ("gene", "gene", ("gene_symbol", "gene_a", "gene_b", "genes"), _is_gene, _genes),
+    ("gene", "gene", ("gene_symbol", "gene_a", "gene_b", "genes"), _is_gene, genes_of),
     ("slide", "slide_id", ("slide",), *_named("slide_id", "slides", "quarantine", "lineage")),
     ("gene set", "set_name", ("signature",), *_named("set_name", "gene_sets")),
 )

@@ -18,7 +18,7 @@ from stpath_assets.catalog import sandbox
 from stpath_assets.catalog.guard import check_statement
 from stpath_assets.catalog.names import explain, unknown_names
 from stpath_assets.catalog.sandbox import Limits, Result
-from stpath_assets.catalog.views import STALE_SLIDES, bring_up
+from stpath_assets.catalog.views import STALE_SLIDES, bring_up, create_temporary
 from stpath_assets.errors import QueryError
 from stpath_assets.settings import Settings
 from stpath_assets.storage import Store
@@ -42,7 +42,7 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
         statement = check_statement(sql)
     except QueryError as e:
         raise explain(e, sql) from e
-    bring_up(store)
+    has_views = bring_up(store)
     if at is None:
         warn_of_names(store, statement)
     with tempfile.TemporaryDirectory(prefix="stpath-sql-") as temp:
@@ -52,7 +52,9 @@ def query(settings: Settings, sql: str, at: str | None = None) -> Iterator[Resul
             # The attached metadata stays readable, but naming its files here would let COPY write them.
             sandbox.lock(connection, [store.place.tables_path], [], limits, Path(temp))
             try:
-                result = sandbox.run(connection, statement, limits, _computed(statement, store, settings))
+                prepare = None if has_views or at is not None else create_temporary
+                tables = _computed(statement, store, settings)
+                result = sandbox.run(connection, statement, limits, tables, prepare)
             except QueryError as e:
                 raise explain(e, statement, own_tables(store)) from e
             with result:

@@ -107,11 +107,15 @@ def cap_memory(limits: Limits) -> Iterator[None]:
 
 
 def run(
-    connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits, tables: Mapping[str, pa.Table] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    limits: Limits,
+    tables: Mapping[str, pa.Table] | None = None,
+    prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> "Result":
     """Run one checked statement on a cursor of its own. Raises `QueryError` if it is wrong or exceeds a limit.
 
-    `tables` are available to it by name, in addition to the lake's views.
+    `tables` are available to it by name, in addition to the lake's views. `prepare` is called with the cursor first.
 
     After `limits.seconds` the statement is interrupted. DuckDB does not check for interruption while it computes one value,
     for example a constant or a list function (levenshtein of two long texts). Such a statement is abandoned with its thread
@@ -123,7 +127,7 @@ def run(
         cursor.register(name, table)
     result = Result(cursor, limits)
     try:
-        result.start(connection, sql)
+        result.start(connection, sql, prepare)
     except BaseException:
         result.close()
         raise
@@ -148,13 +152,20 @@ class Result:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def start(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    def start(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        sql: str,
+        prepare: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    ) -> None:
         """Run the statement up to its first rows."""
 
         def work() -> Any:
             # A cursor does not inherit the result of USE.
             place = connection.execute("select current_database(), current_schema()").fetchone()
             cursor.execute("use " + ".".join('"' + part.replace('"', '""') + '"' for part in place or ()))
+            if prepare is not None:
+                prepare(cursor)
             _check_kind(cursor, sql)
             return cursor.execute(sql).description
 

@@ -743,17 +743,31 @@ _up: dict[Home, tuple[int, ...] | None] = {}
 """Lakes that this process has found to be up to date, with their state then, to avoid checking again."""
 
 
-def bring_up(store: Store) -> None:
-    """Store the views and macros in the lake, unless it has them, or cannot be written. Raises `StorageError` without a lake."""
+def bring_up(store: Store) -> bool:
+    """Store the views and macros in the lake, unless it has them, and return whether it has them now: a lake that cannot be
+    written may not. Raises `StorageError` without a lake.
+    """
     store.open()
     stamp = store.lake.stamp
     if stamp is not None and _up.get(store.place) == stamp:
-        return
+        return True
     if store.lake.read(_is_up):
         _up[store.place] = stamp
-    elif store.place.is_writable:
-        store.create()
-        store.lake.transact(_create)
+        return True
+    if not store.place.is_writable:
+        return False
+    store.create()
+    store.lake.transact(_create)
+    return True
+
+
+def create_temporary(connection: Cursor) -> None:
+    """Create the views and macros on a connection, beside a lake that does not have them and cannot be written."""
+    for view in VIEWS.values():
+        if view.sql is not None:
+            connection.execute(f"create or replace temp view {view.name} as {view.sql}")
+    for macro in MACROS.values():
+        connection.execute(f"create or replace temp macro {macro.call} as table {macro.sql}")
 
 
 def _is_up(cursor: Cursor) -> bool:

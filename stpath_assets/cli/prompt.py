@@ -21,6 +21,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
 from stpath_assets.catalog import query, reference
+from stpath_assets.catalog.names import genes_of
 from stpath_assets.catalog.query import limits_of, own_tables
 from stpath_assets.catalog.sandbox import cap_memory
 from stpath_assets.catalog.views import bring_up, documented
@@ -40,7 +41,6 @@ _KEYWORDS = (
     "is", "null", "desc", "asc", "distinct", "as", "with", "count", "avg", "sum", "min", "max", "median", "round", "case",
     "when", "then", "else", "end", "between", "like", "describe", "summarize", "union all",
 )  # fmt: skip
-_GENES = 50_000
 
 
 def answer(settings: Settings, statement: str, form: str, wide: bool = False, at: str | None = None) -> None:
@@ -130,8 +130,7 @@ class Names(Completer):
     def values(self) -> list[str]:
         """Genes and slides, read at the first completion within quotes."""
         slides = self.store.rows("select slide_id from lake.parts.slides order by 1")
-        genes = self.store.rows(f"select distinct gene from lake.parts.expression_by_slide limit {_GENES}")
-        return [*sorted(g for (g,) in genes), *(s for (s,) in slides)]
+        return [*genes_of(self.store), *(s for (s,) in slides)]
 
 
 def _goes_on() -> bool:

@@ -333,7 +333,10 @@ def _metadata(home: Home) -> tuple[str, dict[str, str]]:
 
 
 def _copied(sqlite: Path) -> Path:
-    """Return a copy of the metadata in a private folder that is removed with the process."""
+    """Return a copy of the metadata in a private folder that is removed with the process; the same until someone commits."""
+    known = _latest.get(sqlite)
+    if known is not None and known[0] == _stamp(sqlite) and known[1].exists():
+        return known[1]
     folder = Path(tempfile.mkdtemp(prefix="stpath-lake-"))
     _copies.append(folder)
     for _ in range(ATTEMPTS):
@@ -346,6 +349,7 @@ def _copied(sqlite: Path) -> Path:
             break
     while len(_copies) > _KEPT_COPIES:
         shutil.rmtree(_copies.pop(0), ignore_errors=True)
+    _latest[sqlite] = before, folder / sqlite.name
     return folder / sqlite.name
 
 
@@ -359,6 +363,7 @@ def _stamp(sqlite: Path) -> tuple[int, ...]:
     return tuple(stamp)
 
 
+_latest: dict[Path, tuple[tuple[int, ...], Path]] = {}
 _copies: list[Path] = []
 _KEPT_COPIES = 2
 """The latest copy, and one that a query of another thread may still read."""

@@ -11,11 +11,12 @@ import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stpath_assets.catalog import open_catalog
 from stpath_assets.catalog.views import MACROS, VIEWS, bring_up, documented
 from stpath_assets.errors import QueryError
 from stpath_assets.prediction.summaries import neighbours
-from stpath_assets.storage import Store
-from stpath_assets.storage.schema import sql_type
+from stpath_assets.storage import Home, Store
+from stpath_assets.storage.schema import read_about, sql_type
 from stpath_assets.storage.stage import insert_rows
 from stpath_assets.tables import BULK_EXPRESSION, GENE_SETS
 from tests import asked
@@ -329,6 +330,21 @@ def test_views_are_stored_once_and_again_after_an_upgrade(tmp_path: Path, monkey
     monkeypatch.setattr(views, "_up", {})
     bring_up(store)
     assert asked.ask(store.home, "select * from cohort") == [(1,)]
+
+
+def test_a_lake_without_them_that_cannot_be_written_is_asked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "root")
+    slides = make(store)
+    monkeypatch.setattr(Home, "is_writable", property(lambda home: False))
+    assert asked.ask(store.home, "select count(*) from expression_by_slide where gene = 'ERBB2'") == [(5,)]
+    assert len(asked.ask(store.home, "from hotspots('a', 'ERBB2')")) == len(slides[0].xy)
+    assert asked.ask(store.home, "select count(*) > 300 from documentation") == [(True,)]
+    with open_catalog(store.home) as cat:
+        assert cat["expression_by_slide"].collect().height == 15
+    with store.lake.reading() as cursor:
+        assert "views" not in read_about(cursor)
 
 
 @pytest.mark.parametrize(

@@ -871,3 +871,15 @@ def test_some_genes_are_read_without_the_rest(store: Store, monkeypatch: pytest.
     assert found.genes == [genes[5], genes[6], genes[-1]]
     assert found.values.tolist() == [[5.0, 6.0, len(genes) - 1.0]]
     assert read == [0, 1, 20], "the keys, the first genes and the last"
+
+
+def test_tables_without_rows_have_statistics(store: Store) -> None:
+    store.create()
+    meta = "__ducklake_metadata_lake"
+    without = f"{meta}.ducklake_table where table_id not in (select table_id from {meta}.ducklake_table_stats)"
+    assert store.rows(f"select count(*) from {without}") == [(0,)], "DuckLake asks for missing ones in each query"
+    register(store, "a")
+    write_any(store, METRICS)
+    assert store.rows(f"select count(*), min(slide_id) from lake.main.{METRICS}") == [(4, "a")]
+    counted = f"select record_count from {meta}.ducklake_table_stats join {meta}.ducklake_table using (table_id)"
+    assert store.rows(f"{counted} where table_name = '{METRICS}'") == [(4,)]
