@@ -8,7 +8,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -170,6 +171,16 @@ def main() -> int:
     parser.add_argument("--before", type=Path, help="an older checkout, beside whose demo this one's is timed")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-catalog.md")
     options = parser.parse_args()
+    return report(
+        partial(all_rows, options),
+        options.write,
+        DOCS,
+        partial(text, " ".join(["python -m benchmarks.catalog", *sys.argv[1:]])),
+    )
+
+
+def report(rows: Callable[[Path], Iterator[Row]], write: bool, docs: Path, page: Callable[[Sequence[str]], str]) -> int:
+    """Print measurements as they come, and write their page if asked; 1 where a target is missed."""
     missed = 0
     with tempfile.TemporaryDirectory(prefix="stpath-bench-") as folder:
         # Not the user's memory of hashes, and no settings from the environment.
@@ -178,12 +189,12 @@ def main() -> int:
             del os.environ[name]
         lines = [where(), "", *_HEAD]
         print("\n".join(lines), flush=True)
-        for row in all_rows(options, Path(folder)):
+        for row in rows(Path(folder)):
             lines.append(str(row))
             print(row, flush=True)
             missed += row.met is False
-    if options.write:
-        DOCS.write_text(text(" ".join(["python -m benchmarks.catalog", *sys.argv[1:]]), lines))
+    if write:
+        docs.write_text(page(lines))
     return 1 if missed else 0
 
 

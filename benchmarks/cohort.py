@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.__main__ import ROOT, Row
-from benchmarks.catalog import where
+from benchmarks.catalog import report
 from benchmarks.cohort_roots import Cohort, grow, slide_name
 from stpath_assets.catalog.views import bring_up
 from stpath_assets.prediction.predict import round_blocks
@@ -38,8 +39,6 @@ from stpath_assets.tables import STPATH_PREDICTIONS
 DOCS = ROOT / "docs" / "benchmarks-cohort.md"
 MB = 2**20
 TIMES = 9
-_HEAD = ("| measured | figure | target | met |", "|---|---|---|---|")
-
 QUESTIONS = {
     "one gene over the cohort": "select slide_id, avg(expression_log1p) from stpath_predictions where gene = '{gene}' group by 1",
     "expression_by_slide for one gene": "select * from expression_by_slide where gene = '{gene}'",
@@ -331,20 +330,8 @@ def main() -> int:
     parser.add_argument("--servers", action="store_true", help="also on Postgres and an object store of this machine")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks-cohort.md")
     options = parser.parse_args()
-    missed = 0
-    with tempfile.TemporaryDirectory(prefix="stpath-bench-") as folder:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
-        for name in [n for n in os.environ if n.startswith("STPATH_")]:
-            del os.environ[name]
-        lines = [where(), "", *_HEAD]
-        print("\n".join(lines), flush=True)
-        for row in all_rows(options, Path(folder)):
-            lines.append(str(row))
-            print(row, flush=True)
-            missed += row.met is False
-    if options.write:
-        DOCS.write_text(text(" ".join(["python -m benchmarks.cohort", *sys.argv[1:]]), lines))
-    return 1 if missed else 0
+    command = " ".join(["python -m benchmarks.cohort", *sys.argv[1:]])
+    return report(partial(all_rows, options), options.write, DOCS, partial(text, command))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ _VALUE = column("expression_log1p", pa.float32(), "predicted log1p expression")
 
 
 def _of(table: Table, *names: str) -> tuple[pa.Field, ...]:
-    """Return columns of a table's view, all without names."""
+    """Return columns of a table's view, all of them if none is named."""
     return tuple(f for f in table.view_columns() if not names or f.name in names)
 
 

@@ -11,9 +11,10 @@ import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpath_assets.catalog import open_catalog
+from stpath_assets.catalog import open_catalog, views
 from stpath_assets.catalog.views import MACROS, VIEWS, bring_up, documented
 from stpath_assets.errors import QueryError
+from stpath_assets.prediction import summaries
 from stpath_assets.prediction.summaries import neighbours
 from stpath_assets.storage import Home, Store
 from stpath_assets.storage.schema import read_about, sql_type
@@ -146,6 +147,10 @@ def test_a_pair_of_genes(made: Made) -> None:
 
 def around(slide: Drawn) -> np.ndarray:
     return neighbours(slide.xy).toarray().astype(bool)
+
+
+def test_neighbours_are_as_near_as_those_of_morans_i() -> None:
+    assert views.NEAR == summaries.NEAR, "written twice, so that SQL starts without scipy"
 
 
 @pytest.mark.parametrize("slide_id", ["a", "b", "c", "d"])
@@ -313,8 +318,6 @@ def test_another_client_has_views_and_macros(made: Made) -> None:
 
 
 def test_views_are_stored_once_and_again_after_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stpath_assets.catalog import views
-
     store = Store(tmp_path / "root")
     store.create()
     snapshots = "select max(snapshot_id) from __ducklake_metadata_lake.ducklake_snapshot"
