@@ -23,6 +23,7 @@ from stpath_assets.slides import Registered, Registry
 from stpath_assets.storage import Store
 from stpath_assets.storage.by_gene import ByGene
 from stpath_assets.storage.fingerprint import sha256_of_file, start
+from stpath_assets.storage.locks import lock
 from stpath_assets.tables import IMPORTED_BY_SLIDE, IMPORTED_MODELS, IMPORTED_PREDICTIONS
 
 UNITS = ("log1p", "counts")
@@ -34,6 +35,7 @@ _LEAST_LOG1P = -5.0
 """A regression may predict a little less than 0."""
 
 _GENES_AT_ONCE = 256
+_WAIT_S = 600.0
 _PLACES = ("tile_id", "center_x_px", "center_y_px")
 
 _Block = tuple[Sequence[str], npt.NDArray[np.float32]]
@@ -100,7 +102,14 @@ def remove_predictions(store: Store, slide_id: str, model: str) -> None:
 def _write(
     store: Store, row: Registered, new: dict[str, Predicted], about: list[dict[str, Any]], replaced: Sequence[str]
 ) -> None:
-    """Store the slide's imported models anew: those that stay, and the new ones."""
+    """Store the slide's imported models anew: those that stay, and the new ones. Another import of the slide waits meanwhile."""
+    with lock(store.home / "locks" / "imports" / f"{row.slide_id}.lock", _WAIT_S, f"{row.slide_id}: an import"):
+        _write_locked(store, row, new, about, replaced)
+
+
+def _write_locked(
+    store: Store, row: Registered, new: dict[str, Predicted], about: list[dict[str, Any]], replaced: Sequence[str]
+) -> None:
     slide_id, stay = row.slide_id, [m for m in _models(store, row.slide_id) if m["model"] not in replaced]
     tables = (IMPORTED_PREDICTIONS.name, IMPORTED_BY_SLIDE.name, IMPORTED_MODELS.name)
     if not stay and not new:

@@ -30,7 +30,7 @@ from stpath_assets.storage.maintenance import maintain
 from tests.asked import ask
 from tests.catalog.cohorts import draw, store_slide
 from tests.roots import command, copied
-from tests.storage.parts import files
+from tests.storage.parts import child, files, joined
 from tests.storage.test_maintenance import NOW
 
 SLIDES = {"a": draw("a", 1), "b": draw("b", 2), "n": draw("n", 3, patient_id=None)}
@@ -481,6 +481,30 @@ def test_an_import_that_is_cut_off_leaves_nothing(
         with pytest.raises(OSError, match="No space left"):
             bring(store, tmp_path / "d.h5ad", "other")
     assert ask(store.home, "select * from imported_predictions order by all") == before
+
+
+def bring_in_a_process(root: Path, path: Path, model: str) -> None:
+    bring(Store(root), path, model)
+
+
+def test_models_that_are_imported_at_once_are_all_there(store: Store, tmp_path: Path) -> None:
+    atlas().write_h5ad(tmp_path / "d.h5ad")
+    names = [f"model{i}" for i in range(4)]
+    assert joined(*(child(bring_in_a_process, store.home, tmp_path / "d.h5ad", name) for name in names)) == [0] * 4
+    counts = "select model, count(*) from imported_predictions group by all order by all"
+    assert ask(store.home, counts) == [(name, 90) for name in names]
+
+
+def import_in_a_process(root: Path, path: Path, name: str) -> None:
+    import_table(Store(root), name, path)
+
+
+def test_tables_that_are_imported_at_once_are_all_there(store: Store, tmp_path: Path) -> None:
+    written(tmp_path / "c.csv", CLINICAL)
+    names = ["clinical", "clinical", "treatment", "followup"]
+    assert joined(*(child(import_in_a_process, store.home, tmp_path / "c.csv", name) for name in names)) == [0] * 4
+    assert ask(store.home, "select name from own_tables order by 1") == [("clinical",), ("followup",), ("treatment",)]
+    assert ask(store.home, "select count(*) from clinical") == [(2,)]
 
 
 # ---- the command
