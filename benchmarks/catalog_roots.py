@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stpath_assets.prediction import ModelChoice
+from stpath_assets.prediction.summaries import neighbours, summary_rows
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
 from stpath_assets.stages import STAGES, Plan
@@ -33,6 +34,7 @@ from stpath_assets.storage.part import part_key
 from stpath_assets.storage.stage import add_files, add_lineage, insert_rows
 from stpath_assets.tables import (
     EVALUATION_METRICS,
+    EXPRESSION_BY_SLIDE,
     GIGAPATH_FEATURES,
     GIGAPATH_THROUGHPUT,
     SLIDES,
@@ -223,6 +225,11 @@ def _rows(table: str, slide_id: str, index: int, constant: float | None) -> Iter
             "encoder": ["demo"] * _FEATURES,
         }
         yield _table(TABLES[table].schema, _FEATURES, {**columns, "feature": features})
+    elif table == EXPRESSION_BY_SLIDE.name:
+        near = neighbours(np.stack(np.divmod(np.arange(TILES), 20)[::-1], axis=-1) * _SIDE_PX)
+        yield summary_rows(slide_id, "stpath-demo", genes, values_of(index, constant), near)
+    elif table in STAGES[EVALUATION_METRICS.name].tables:
+        yield TABLES[table].schema.empty_table()  # what is beside the scores: one model has none to compare with
     else:
         assert table == TILE_GRIDS.name
         y, x = (a * _SIDE_PX for a in np.divmod(np.arange(TILES), 20))

@@ -50,9 +50,10 @@ def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> Que
 
 
 def unknown_names(store: Store, statement: str, known: dict[str, set[str]] | None = None) -> tuple[list[str], bool]:
-    """Return a line for each gene, slide and gene set that a statement names, as in `gene = 'ERBB2'` or `hotspots('a', 'ERBB2')`,
-    and that does not exist; and whether genes or sets are named in vain, so that no row can be found. That a slide is not
-    there may be what is asked. If `known` is given, names are read into it once, and a name in it is not looked up again.
+    """Return a line for each gene, slide, tile and gene set that a statement names, as in `gene = 'ERBB2'` or
+    `hotspots('a', 'ERBB2')`, and that does not exist; and whether genes or sets are named in vain, so that no row can be found.
+    That a slide or tile is not there may be what is asked. If `known` is given, names are read into it once, and a name in it
+    is not looked up again.
     """
     said, in_vain = list[str](), False
     for kind, column, parameters, is_known, names in _KINDS:
@@ -64,7 +65,7 @@ def unknown_names(store: Store, statement: str, known: dict[str, set[str]] | Non
         there = (known or {}).get(kind, set())
         unknown = [n for n in named if n not in there and not is_known(store, n)]
         said += [str(_no(kind, name, names(store), f"select distinct {column} lists them")) for name in unknown]
-        in_vain = in_vain or (kind != "slide" and len(unknown) == len(named))
+        in_vain = in_vain or (kind not in ("slide", "tile") and len(unknown) == len(named))
     return said, in_vain and not has_alternatives(statement)
 
 
@@ -85,6 +86,12 @@ def _no(kind: str, name: str, names: Sequence[str], otherwise: str) -> QueryErro
 def _is_gene(store: Store, gene: str) -> bool:
     # One table after another: the first answers for nearly all.
     return any(store.rows(f"select 1 from lake.parts.{t} where gene = {quote(gene)} limit 1") for t in _GENE_TABLES)
+
+
+def _is_tile(store: Store, tile: str) -> bool:
+    of_imports = f"lake.parts.imported_predictions where gene is null and list_contains(tile_id, {quote(tile)})"
+    tables = (f"lake.parts.tile_grids where tile_id = {quote(tile)}", of_imports)
+    return any(store.rows(f"select 1 from {table} limit 1") for table in tables)
 
 
 def genes_of(store: Store) -> list[str]:
@@ -111,5 +118,6 @@ _Kind = tuple[str, str, tuple[str, ...], Callable[[Store, str], bool], Callable[
 _KINDS: tuple[_Kind, ...] = (
     ("gene", "gene", ("gene_symbol", "gene_a", "gene_b", "genes"), _is_gene, genes_of),
     ("slide", "slide_id", ("slide",), *_named("slide_id", "slides", "quarantine", "lineage")),
+    ("tile", "tile_id", ("tile",), _is_tile, lambda store: []),
     ("gene set", "set_name", ("signature",), *_named("set_name", "gene_sets")),
 )

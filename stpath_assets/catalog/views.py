@@ -169,7 +169,7 @@ def _one_gene(table: str, keys: str) -> str:
 
 GENE_MAP = Macro(
     "gene_map",
-    "a tile's predicted expression of one gene in one slide: the fastest way to a map",
+    "a tile's predicted expression of one gene in one slide, as in `tile_expression`: the fastest way to a map",
     (_OF_SLIDE, _OF_GENE),
     (SLIDE_ID, MODEL, TILE_ID, *_CENTER, _of(TABLES["tile_grids"], "side_px")[0].with_nullable(True), _VALUE),
     # The keys and the gene in one scan of each table; a join of two scans takes twice as long.
@@ -183,7 +183,8 @@ GENE_MAP = Macro(
 )
 select t.slide_id, t.model, t.tile_id, coalesce(t.x, g.center_x_px) as center_x_px,
   coalesce(t.y, g.center_y_px) as center_y_px, g.side_px, t.expression_log1p
-from tiles t left join (select * from parts.tile_grids where slide_id = slide) g on t.tile_id = g.tile_id and t.x is null""",
+from tiles t left join (select * from parts.tile_grids where slide_id = slide) g on t.tile_id = g.tile_id and t.x is null
+where coalesce(t.x, g.center_x_px) is not null""",
 )
 
 GENE_PANEL = Macro(
@@ -254,6 +255,26 @@ select *, case when above_both > 0 then log2(above_both / (above_a * above_b)) e
 NEAR = 1.5
 """As `prediction.summaries.NEAR`: up to this many distances between neighbouring tiles count as near."""
 
+# From tiles(model, tile_id, x, y, side), µm, each model's pairs of tiles that are near each other. Cells are at least twice the
+# distance of neighbours, so whoever is near is in one of the nine cells around.
+_NEAR = f"""cells as (
+  select model, 2 * nullif(greatest(max(side), sqrt((max(x) - min(x)) * (max(y) - min(y)) / count(*)),
+    greatest(max(x) - min(x), max(y) - min(y)) / greatest(count(*) - 1, 1)), 0) as cell
+  from tiles group by model
+), celled as (
+  select tiles.*, floor(x / cell)::bigint as cx, floor(y / cell)::bigint as cy from tiles join cells using (model)
+), around as (
+  select *, cx + dx as kx, cy + dy as ky from celled, (values (-1), (0), (1)) h(dx), (values (-1), (0), (1)) v(dy)
+), pairs as (
+  select a.model, a.tile_id, b.tile_id as neighbour_id, sqrt((a.x - b.x) ** 2 + (a.y - b.y) ** 2) as distance_um
+  from around a join celled b on a.model = b.model and a.kx = b.cx and a.ky = b.cy and a.tile_id <> b.tile_id
+), pitches as (
+  select model, median(nearest) as pitch
+  from (select model, min(distance_um) as nearest from pairs group by model, tile_id) group by model
+), near as (
+  select pairs.* from pairs join pitches using (model) where distance_um <= {NEAR} * pitch
+)"""
+
 TILE_NEIGHBOURS = Macro(
     "tile_neighbours",
     "a tile and one of the tiles around it: in a regular grid, of up to eight",
@@ -264,23 +285,12 @@ TILE_NEIGHBOURS = Macro(
         column("neighbour_id", pa.string(), "the other tile"),
         column("distance_um", pa.float64(), "distance of their centres, µm"),
     ),
-    # Cells of at least twice the pitch: whoever is near is in one of the nine cells around.
     f"""with tiles as (
-  select g.slide_id, g.tile_id, center_x_px * coalesce(s.mpp_x, s.mpp) as x, center_y_px * coalesce(s.mpp_y, s.mpp) as y,
+  select '' as model, g.tile_id, center_x_px * coalesce(s.mpp_x, s.mpp) as x, center_y_px * coalesce(s.mpp_y, s.mpp) as y,
     g.side_px * coalesce(s.mpp_x, s.mpp) as side
   from parts.tile_grids g join parts.slides s using (slide_id) where g.slide_id = slide and concat(s.status, '') = 'ready'
-), celled as (
-  select *, floor(x / cell)::bigint as cx, floor(y / cell)::bigint as cy from tiles, (
-    select 2 * greatest(max(side), sqrt((max(x) - min(x)) * (max(y) - min(y)) / count(*))) as cell from tiles)
-), around as (
-  select *, cx + dx as kx, cy + dy as ky from celled, (values (-1), (0), (1)) h(dx), (values (-1), (0), (1)) v(dy)
-), pairs as (
-  select a.slide_id, a.tile_id, b.tile_id as neighbour_id, sqrt((a.x - b.x) ** 2 + (a.y - b.y) ** 2) as distance_um
-  from around a join celled b on a.kx = b.cx and a.ky = b.cy and a.tile_id <> b.tile_id
-), pitch as (
-  select median(nearest) as pitch from (select min(distance_um) as nearest from pairs group by tile_id)
-)
-select pairs.* from pairs, pitch where distance_um <= {NEAR} * pitch order by tile_id, neighbour_id""",
+), {_NEAR}
+select slide as slide_id, tile_id, neighbour_id, distance_um from near order by tile_id, neighbour_id""",
 )
 
 HOTSPOTS = Macro(
@@ -293,7 +303,7 @@ HOTSPOTS = Macro(
         TILE_ID,
         *_CENTER,
         _VALUE,
-        column("around", pa.float64(), "mean of the same over the tile and its `tile_neighbours`"),
+        column("around", pa.float64(), "mean of the same over the tile and those around it, as in `tile_neighbours`"),
         column(
             "gi_z",
             pa.float64(),
@@ -302,18 +312,23 @@ HOTSPOTS = Macro(
             nullable=True,
         ),
     ),
-    """with tiles as (select * from gene_map(slide, gene_symbol)), near as (
-  select tile_id, neighbour_id from tile_neighbours(slide) union all select distinct tile_id, tile_id from tiles
+    # Of each model's own tiles: those of another tool are not in the grid.
+    f"""with mapped as (select * from gene_map(slide, gene_symbol)), tiles as (
+  select m.model, m.tile_id, m.center_x_px * coalesce(s.mpp_x, s.mpp) as x, m.center_y_px * coalesce(s.mpp_y, s.mpp) as y,
+    m.side_px * coalesce(s.mpp_x, s.mpp) as side
+  from mapped m join parts.slides s using (slide_id)
+), {_NEAR}, with_own as (
+  select model, tile_id, neighbour_id from near union all select model, tile_id, tile_id from mapped
 ), slide_wide as (
   select model, count(*) as n, avg(expression_log1p::double) as m, stddev_pop(expression_log1p::double) as s
-  from tiles group by model
+  from mapped group by model
 ), sums as (
-  select t.model, n.tile_id, count(*) as w, sum(t.expression_log1p::double) as total
-  from near n join tiles t on t.tile_id = n.neighbour_id group by all
+  select w.model, w.tile_id, count(*) as w, sum(m.expression_log1p::double) as total
+  from with_own w join mapped m on m.model = w.model and m.tile_id = w.neighbour_id group by all
 )
 select t.slide_id, t.model, t.tile_id, t.center_x_px, t.center_y_px, t.expression_log1p, total / w as around,
   case when s > 0 and n > w then (total - w * m) / (s * sqrt((n * w - w * w) / (n - 1))) end as gi_z
-from tiles t join sums using (model, tile_id) join slide_wide using (model) order by gi_z desc nulls last""",
+from mapped t join sums using (model, tile_id) join slide_wide using (model) order by gi_z desc nulls last""",
 )
 
 NEIGHBOURS = Macro(

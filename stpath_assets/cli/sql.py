@@ -8,6 +8,7 @@ import click
 
 from stpath_assets.cli.options import common
 from stpath_assets.cli.rows import FORMS
+from stpath_assets.errors import QueryError
 
 
 @click.command()
@@ -46,9 +47,14 @@ def sql(query: str | None, home: str | None, form: str, wide: bool, at: str | No
 
 
 def _statement(query: str | None) -> str:
-    """Return the statement: as given, or read from stdin or a file."""
+    """Return the statement: as given, or read from stdin or a file. Raises `QueryError` if that is not text."""
     if query in (None, "-"):
-        return sys.stdin.read()
-    if str(query).endswith(".sql") and " " not in str(query):
-        return Path(str(query)).read_text()
-    return str(query)
+        name, raw = "stdin", sys.stdin.buffer.read()
+    elif str(query).endswith(".sql") and " " not in str(query):
+        name, raw = str(query), Path(str(query)).read_bytes()
+    else:
+        return str(query)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise QueryError(f"{name}: is not text in UTF-8; save the statement as text") from e

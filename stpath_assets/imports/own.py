@@ -15,9 +15,11 @@ from stpath_assets.catalog.views import documented
 from stpath_assets.errors import ImportFileError, one_line
 from stpath_assets.imports.reading import Frame, check_patients, is_null, read_frame, slides_of, to_number
 from stpath_assets.storage import Store
+from stpath_assets.storage.extensions import OFFLINE
 from stpath_assets.storage.lake import NAME, Cursor, quote
+from stpath_assets.storage.schema import READY
 from stpath_assets.storage.stage import insert_rows
-from stpath_assets.tables import OWN_TABLES, SLIDES
+from stpath_assets.tables import OWN_TABLES
 
 KEYS = ("patient_id", "slide_id")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -75,11 +77,7 @@ def _store(cursor: Cursor, name: str, key: str, rows: pa.Table, frame: Frame) ->
     cursor.register("stpath_own", rows)
     cursor.execute(f"create or replace table {NAME}.own.{name} as select * from stpath_own")
     cursor.unregister("stpath_own")
-    live = (
-        f" where {key} in (select slide_id from parts.{SLIDES.name} where status = 'ready')"
-        if key == "slide_id"
-        else ""
-    )
+    live = f" where slide_id in ({READY})" if key == "slide_id" else ""
     cursor.execute(f"create or replace view {NAME}.main.{name} as select * from own.{name}{live}")
     row = f"one row is a {key.removesuffix('_id')}, from {frame.path.name}"
     cursor.execute(f"comment on view {NAME}.main.{name} is {quote(row)}")
@@ -101,7 +99,9 @@ def _check_name(name: str) -> None:
         raise ImportFileError(f"{one_line(name)}: is no name of a table; use a-z, 0-9 and _, first a letter")
     if name in {d.name for d in documented()}:
         raise ImportFileError(f"{name}: is a view of the catalog; choose another name")
-    reserved = duckdb.sql("select keyword_name from duckdb_keywords() where keyword_category = 'reserved'").fetchall()
+    with duckdb.connect(config={**OFFLINE}) as connection:
+        query = "select keyword_name from duckdb_keywords() where keyword_category = 'reserved'"
+        reserved = connection.execute(query).fetchall()
     if (name,) in reserved:
         raise ImportFileError(f"{name}: is a word of SQL; choose another name")
 
@@ -162,7 +162,7 @@ def _column(frame: Frame, name: str, is_text: bool) -> pa.Array:
 
 
 def _whole(value: str) -> int | None:
-    return int(value) if re.fullmatch(r"[+-]?\d{1,18}", value) else None
+    return int(value) if re.fullmatch(r"[+-]?[0-9]{1,18}", value) else None
 
 
 def _date(value: str) -> date | None:

@@ -5,6 +5,8 @@ whose centres are level-0 pixels of the scan.
 """
 
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from stpath_assets.errors import ImportFileError, describe, one_line
 from stpath_assets.imports.reading import Frame, read_frame, to_number
 from stpath_assets.prediction.summaries import neighbours, summary_rows
 from stpath_assets.slides import Registered, Registry
+from stpath_assets.spots.formats.base import refuse_links
 from stpath_assets.storage import Store
 from stpath_assets.storage.by_gene import ByGene
 from stpath_assets.storage.fingerprint import sha256_of_file, start
@@ -71,7 +74,7 @@ def import_predictions(
     An .h5ad has tiles by genes in X and tile centres in `obsm['spatial']`; a Parquet or CSV file has the columns tile_id,
     center_x_px, center_y_px and one per gene. `unit` is `log1p`, or `counts` of which log1p is taken. Raises
     `ImportFileError` for a slide that is not registered, tiles outside the scan, a tile or gene twice, or values that do not
-    fit the unit; nothing is stored then.
+    fit the unit, `SpotsError` for an .h5ad with parts in other files; nothing is stored then.
     """
     if not _MODEL.fullmatch(model):
         raise ImportFileError(
@@ -150,8 +153,11 @@ def _again(first: ByGene, rest: Iterator[ByGene]) -> Iterator[_Block]:
 def _read_h5ad(path: Path) -> Predicted:
     import anndata
 
+    refuse_links(path)
     try:
-        data = anndata.read_h5ad(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # names that occur twice are refused below
+            data = anndata.read_h5ad(path)
     except Exception as e:  # anndata and h5py raise many types for a file that is none
         raise ImportFileError(f"{path}: cannot be read as .h5ad ({describe(e, 120)}); write it again") from e
     if "spatial" not in data.obsm:
@@ -188,8 +194,8 @@ def _sorted(
     for what, names in (("tile", ids), ("gene", genes)):
         if not names:
             raise ImportFileError(f"{path}: has no {what}s")
-        if len(set(names)) < len(names):
-            twice = next(n for i, n in enumerate(names) if n in names[:i])
+        twice, times = Counter(names).most_common(1)[0]
+        if times > 1:
             raise ImportFileError(f"{path}: {what} {one_line(twice)} is there twice; keep one")
         if any(not n.strip() for n in names):
             raise ImportFileError(f"{path}: a {what} has no name")

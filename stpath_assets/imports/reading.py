@@ -8,6 +8,7 @@ import difflib
 import gzip
 import io
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,9 @@ MAX_BYTES = 2 << 30
 
 NULLS = frozenset({"", "na", "n/a", "nan", "null", "none", "."})
 """Texts of a CSV, in lower case, that mean that a value is missing."""
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,8 @@ def is_null(value: Any) -> bool:
 
 
 def to_number(value: Any) -> float | None:
-    """Return a value as a number, or None if it is none."""
-    if isinstance(value, bool):
+    """Return a value as a number, or None if it is none; Python itself would take `1_000`, too."""
+    if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value.strip())):
         return None
     try:
         return float(value)

@@ -36,7 +36,7 @@ class Drawn:
 
     @property
     def tiles(self) -> list[str]:
-        return [f"r{int(y // SIDE):05d}c{int(x // SIDE):05d}" for x, y in self.xy]
+        return [f"r{int(y):05d}c{int(x):05d}" for x, y in self.xy]
 
 
 def draw(slide_id: str, seed: int, **known: Any) -> Drawn:

@@ -66,11 +66,13 @@ def test_what_can_have_rows_is_answered_with_a_note(store: Store, sql: str) -> N
     ("sql", "said"),
     [
         ("select * from slides where slide_id = 'section1'", "there is no slide section1; did you mean section_"),
+        ("from neighbours('section_1', 'r9c9')", "there is no tile r9c9; select distinct tile_id lists them"),
+        ("select * from tile_grids where tile_id = 'r9c9'", "there is no tile r9c9"),
         ("from gene_map('sect', 'ERBB2')", "there is no slide sect; did you mean section_"),
         ("select * from slides where slide_id = 'a\x1b[2J'", r"no slide a\\x1b\[2J"),
     ],
 )
-def test_a_slide_that_is_not_there_is_no_error(store: Store, sql: str, said: str) -> None:
+def test_a_slide_or_tile_that_is_not_there_is_no_error(store: Store, sql: str, said: str) -> None:
     with pytest.warns(UserWarning, match=said):
         assert ask(store.home, sql) == []
 

@@ -1,6 +1,8 @@
 """The computed views and macros say what numpy and scipy say of the same values."""
 
 import math
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stpath_assets.catalog import open_catalog, views
@@ -164,6 +166,21 @@ def test_neighbours_in_the_grid_are_those_of_morans_i(made: Made, slide_id: str)
     where = dict(zip(slide.tiles, slide.xy, strict=True))
     for tile, neighbour, um in found:
         np.testing.assert_allclose(um, np.hypot(*(where[tile] - where[neighbour])) * 0.25)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sets(st.tuples(st.integers(0, 7), st.integers(0, 5)), min_size=1, max_size=30),
+    st.sampled_from([0.5, 1.0, 3.0]),
+)
+def test_neighbours_at_any_stride_and_in_any_shape(
+    empty_store: Store, places: set[tuple[int, int]], stride: float
+) -> None:
+    xy = np.array(sorted(places), float) * (448.0 * stride) + 224.0
+    slide = replace(draw(f"s{uuid.uuid4().hex}", 1), xy=xy, values=np.zeros((len(xy), 3), np.float32))
+    store_slide(empty_store, replace(slide, features=np.zeros((len(xy), 1536), np.float32)))
+    found = asked.ask(empty_store.home, f"select tile_id, neighbour_id from tile_neighbours('{slide.slide_id}')")
+    assert set(found) == {(slide.tiles[i], slide.tiles[j]) for i, j in np.argwhere(neighbours(xy).toarray())}
 
 
 def test_hotspots_are_getis_and_ords(made: Made) -> None:

@@ -142,6 +142,15 @@ def test_a_statement_from_a_file_or_stdin(home: Path, tmp_path: Path) -> None:
         assert done.output == expected
 
 
+def test_a_file_that_is_no_text_is_one_line(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.sql").write_bytes(b"\xff\xfe select")
+    done = command("sql", "--home", home, tmp_path / "q.sql")
+    assert (done.exit_code, done.output.count("\n")) == (1, 1)
+    assert done.output.endswith("q.sql: is not text in UTF-8; save the statement as text\n")
+    missing = command("sql", "--home", home, "nothing.sql")
+    assert (missing.exit_code, missing.output) == (1, "error: nothing.sql: No such file or directory\n")
+
+
 def test_the_schema_is_that_of_the_page(home: Path) -> None:
     whole = command("sql", "--schema")
     assert whole.exit_code == 0

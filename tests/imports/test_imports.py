@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,6 +178,7 @@ def test_forms_of_a_table(store: Store, tmp_path: Path) -> None:
         ("patient_id,slide_id\nP1,a\n", "row 1: has both patient_id and slide_id; say which is the key: --by"),
         ("patient_id,age,age\nP1,5,3\n", "row 1: has two columns age"),
         ("patient_id,\nP1,5\n", "row 1: column 2 has no name"),
+        ("patient_id,n\nP1,5\nP2,4\nP3,1_000\nP4,1\nP5,1\n", "row 4, column n: '1_000' is no number"),
         ("patient_id,age\nP1,5\nP2,4\nP3,old\nP4,1\nP5,1\n", "row 4, column age: 'old' is no number, .* --text age"),
         (f"patient_id,day\nP1,{DAY}\nP2,2024-02-30\nP3,{DAY}\nP4,{DAY}\nP5,{DAY}\n", "row 3, column day: .* no date"),
         ("slide_id,age\naa,5\n", "row 2, column slide_id: aa is no registered slide"),
@@ -431,9 +433,6 @@ def spoil(data: anndata.AnnData, how: str) -> anndata.AnnData:
     return data
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Observation names are not unique:UserWarning", "ignore:Variable names are not unique:UserWarning"
-)
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -464,6 +463,26 @@ def test_predictions_of_no_slide_by_nobody(store: Store, tmp_path: Path) -> None
         import_predictions(store, "a", path, "m", " ", "log1p")
     path.write_bytes(b"not HDF5")
     refuse(store, lambda: bring(store, path), "cannot be read as .h5ad")
+
+
+def test_a_file_with_parts_elsewhere_is_refused(store: Store, tmp_path: Path) -> None:
+    atlas().write_h5ad(tmp_path / "d.h5ad")
+    with h5py.File(tmp_path / "d.h5ad", "r+") as file:
+        del file["obsm/spatial"]
+        file["obsm/spatial"] = h5py.ExternalLink("/etc/passwd", "/")
+    refuse(store, lambda: bring(store, tmp_path / "d.h5ad"), "/obsm/spatial lies in another file, which is refused")
+
+
+def test_hotspots_are_of_each_models_own_tiles(store: Store, tmp_path: Path) -> None:
+    data = atlas(30)
+    data.obsm["spatial"] = np.stack(np.meshgrid(np.arange(6), np.arange(5)), axis=-1).reshape(-1, 2) * 300.0 + 150
+    data.obs_names = [*SLIDES["a"].tiles[:5], *data.obs_names[5:]]  # ids of the grid, elsewhere
+    data.write_h5ad(tmp_path / "d.h5ad")
+    bring(store, tmp_path / "d.h5ad")
+    near = neighbours(data.obsm["spatial"]).toarray().astype(bool) | np.eye(30, dtype=bool)
+    x = data.X[:, 1].astype(float)
+    found = dict(ask(store.home, "select tile_id, around from hotspots('a', 'ERBB2') where model = 'deepspot'"))
+    np.testing.assert_allclose([found[t] for t in data.obs_names], [x[near[i]].mean() for i in range(30)], rtol=1e-6)
 
 
 def test_an_import_that_is_cut_off_leaves_nothing(
