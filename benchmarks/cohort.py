@@ -303,8 +303,8 @@ threads.
 {chr(10).join(lines)}
 
 What was chosen: 64 genes a row group, byte-stream-split and zstd. Merged files are sorted by gene, so that one gene of a cohort
-is in few row groups, of {maintenance.MERGED_ROWS} rows: with 64, a map took 5 ms longer, because a query for the keys looks at
-each row group. The keys of {maintenance.HEADS} slides have a row group of their own. Float16 is an option (`store_as`).
+is in few row groups, of {maintenance.MERGED_ROWS} rows: a query for the keys looks at each row group, so more of them make a map
+slower. The keys of {maintenance.HEADS} slides have a row group of their own. Float16 is an option (`store_as`).
 """
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 
 from stpath_assets.catalog.guard import constants_of, has_alternatives, tables_of
-from stpath_assets.catalog.views import documented
+from stpath_assets.catalog.views import Documented, documented
 from stpath_assets.errors import QueryError, one_line
 from stpath_assets.storage import Store
 from stpath_assets.storage.lake import quote
@@ -31,8 +31,11 @@ def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> Que
     `own` are names of the user's own tables, whose columns are known to DuckDB only.
     """
     text, known = str(error), documented()
+    macros = {d.name: d for d in known if d.kind == "macro"}
     if found := _TABLE.search(text):
         name = found["name"].rpartition(".")[2]
+        if name in macros:
+            return _in_from(macros[name])
         return _no("view", name, [*own, *(d.name for d in known)], "SHOW TABLES lists them")
     if (found := _COLUMN.search(text)) and not tables_of(statement) & set(own):
         of = [d for d in known if d.name in tables_of(statement)]
@@ -40,10 +43,9 @@ def explain(error: QueryError, statement: str, own: Collection[str] = ()) -> Que
         views = " and ".join(d.name for d in of)
         return _no("column", found["name"], columns, f"sql --schema lists those of {views or 'each view'}")
     if found := _FUNCTION.search(text):
-        macros = {d.name: d for d in known if d.kind == "macro"}
         name = found["name"].lower()
         if name in macros:
-            return QueryError(f"{name} is called in FROM: select * from {macros[name].call}")
+            return _in_from(macros[name])
         if nearest(name, list(macros)):
             return _no("function", name, list(macros), "")
     return error
@@ -75,6 +77,10 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
     for n in names:
         lower.setdefault(n.lower(), n)
     return [lower[n] for n in difflib.get_close_matches(name.lower(), list(lower), 3, 0.6)]
+
+
+def _in_from(macro: Documented) -> QueryError:
+    return QueryError(f"{macro.name} is called in FROM: select * from {macro.call}")
 
 
 def _no(kind: str, name: str, names: Sequence[str], otherwise: str) -> QueryError:

@@ -25,6 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     [
         ("select * from slide", "^there is no view slide; did you mean slides"),
         ("select * from tile_expresion", "^there is no view tile_expresion; did you mean tile_expression"),
+        ("describe hotspots", r"^hotspots is called in FROM: select \* from hotspots\(slide, gene_symbol\)$"),
         ("select * from pg_view", "^there is no view pg_view; SHOW TABLES lists them$"),
         ("select organn from slides", "^there is no column organn; did you mean organ"),
         ("select s.organn from slides s", "^there is no column organn; did you mean organ"),
