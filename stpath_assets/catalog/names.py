@@ -111,13 +111,16 @@ def genes_of(store: Store) -> list[str]:
 
 
 def _named(column: str, *tables: str) -> tuple[Callable[[Store, str], bool], Callable[[Store], list[str]]]:
-    """Return whether some small tables have a name in a column, and all of them."""
-    query = " union ".join(f"select {column} from lake.parts.{t}" for t in tables)
+    """Return whether any of some tables has a name in a column, and all names of the first."""
+
+    def is_known(store: Store, name: str) -> bool:
+        where = f"where concat({column}, '') = {quote(name)} limit 1"
+        return any(store.rows(f"select 1 from lake.parts.{t} {where}") for t in tables)
 
     def names(store: Store) -> list[str]:
-        return [name for (name,) in store.rows(f"{query} order by 1")]
+        return [name for (name,) in store.rows(f"select {column} from lake.parts.{tables[0]} order by 1")]
 
-    return lambda store, name: name in names(store), names
+    return is_known, names
 
 
 _Kind = tuple[str, str, tuple[str, ...], Callable[[Store, str], bool], Callable[[Store], list[str]]]
