@@ -361,17 +361,23 @@ _USED = (
     column("set_size", pa.int64(), "genes of the set"),
 )
 
+_SIGNATURE_ROWS = rows_of_genes(
+    (STPATH_PREDICTIONS, *STPATH_PREDICTIONS.and_of),
+    _PREDICTED,
+    "gene in (select unnest(genes) from parts.gene_sets where set_name = signature)",
+)
+
 SIGNATURE_SCORE = Macro(
     "signature_score",
     "a tile's score of one gene set",
     (("signature", None, "name of a set in `gene_sets`"),),
     (SLIDE_ID, MODEL, TILE_ID, column("score", pa.float64(), _SCORE), *_USED),
-    """with wanted as (
+    f"""with wanted as (
   select unnest(genes) as gene, len(genes)::bigint as set_size from gene_sets where set_name = signature
 )
 select p.slide_id, p.model, p.tile_id, avg((p.expression_log1p - e.peer_mean) / e.peer_sd) as score, count(*) as genes,
   any_value(w.set_size) as set_size
-from wanted w join expression_by_slide e using (gene) join stpath_predictions p using (slide_id, gene, model)
+from wanted w join expression_by_slide e using (gene) join ({_SIGNATURE_ROWS}) p using (slide_id, gene, model)
 where e.peer_sd > 0 group by all""",
 )
 

@@ -163,9 +163,9 @@ def view_sql(table: Table) -> str:
     return f"select * from ({rows}){of_slides}" if table.and_of else f"{rows}{of_slides}"
 
 
-def rows_of_genes(tables: Sequence[Table], names: Sequence[str]) -> str:
+def rows_of_genes(tables: Sequence[Table], names: Sequence[str], where: str = "gene is not null") -> str:
     """Return the query of the rows of by-gene tables together, of slides that are ready, with these columns. All tables must have
-    them, and the same value.
+    them, and the same value. `where` is the condition on the stored row of a gene: a join of the values would come too late.
     """
     first = tables[0]
     keys = [n for n in names if n in first.keys]
@@ -173,10 +173,10 @@ def rows_of_genes(tables: Sequence[Table], names: Sequence[str]) -> str:
     sections = [n for n in ("model",) if n in names]
     genes, heads = (
         " union all ".join(
-            f"select {i} as of_table, {', '.join(columns)} from parts.{t.name} where gene {null}"
+            f"select {i} as of_table, {', '.join(columns)} from parts.{t.name} where {condition}"
             for i, t in enumerate(tables)
         )
-        for columns, null in ((of_rows, "is not null"), (["slide_id", *sections, *keys], "is null"))
+        for columns, condition in ((of_rows, where), (["slide_id", *sections, *keys], "gene is null"))
     )
     # A key is looked up by its position in the list. In the joins, `concat` keeps DuckDB from looking up each slide_id of each
     # row group of the keys in a Bloom filter, which takes longer than all the rest; a condition on the slide must pass, though.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from stpath_assets.catalog import open_catalog, views
@@ -177,6 +177,9 @@ def test_neighbours_at_any_stride_and_in_any_shape(
     empty_store: Store, places: set[tuple[int, int]], stride: float
 ) -> None:
     xy = np.array(sorted(places), float) * (448.0 * stride) + 224.0
+    apart = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(xy)) + np.diag([np.inf] * len(xy))
+    # Whether two tiles at exactly the limit are near is a matter of rounding.
+    assume(len(xy) < 2 or not np.isclose(apart, views.NEAR * np.median(apart.min(axis=1))).any())
     slide = replace(draw(f"s{uuid.uuid4().hex}", 1), xy=xy, values=np.zeros((len(xy), 3), np.float32))
     store_slide(empty_store, replace(slide, features=np.zeros((len(xy), 1536), np.float32)))
     found = asked.ask(empty_store.home, f"select tile_id, neighbour_id from tile_neighbours('{slide.slide_id}')")
