@@ -103,7 +103,10 @@ class Settings(BaseSettings):
         None,
         description="URL to which failed runs are posted; only as an environment variable, because it may hold a secret",
     )
-    ui_hosts: str = Field("", description="names under which a proxy serves the Dagster UI, comma-separated")
+    ui_hosts: str = Field(
+        "", description="names under which a proxy serves the Dagster UI and the viewer, comma-separated"
+    )
+    viewer_port: int = Field(3001, ge=1, le=65535, description="port of the slide viewer on 127.0.0.1")
     inbox: str | None = Field(
         None,
         description="folders or URLs that are watched for new scans, comma-separated; unset: inbox/ in the data root",

@@ -28,6 +28,7 @@ ORDER = (
     "catalog",
     "imports",
     "exports",
+    "viewer",
     "doctor",
     "demo",
     "defs",

@@ -20,6 +20,7 @@ from stpath_assets.cli.retire import retire
 from stpath_assets.cli.run import run
 from stpath_assets.cli.sql import sql
 from stpath_assets.cli.status import status
+from stpath_assets.cli.view import view
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,5 +29,21 @@ def main() -> None:
     """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
 
 
-for _command in (add, get, run, fit, predict, sql, import_, export, retire, status, maintain, doctor, demo, gigapath):
+for _command in (
+    add,
+    get,
+    run,
+    fit,
+    predict,
+    view,
+    sql,
+    import_,
+    export,
+    retire,
+    status,
+    maintain,
+    doctor,
+    demo,
+    gigapath,
+):
     main.add_command(_command)

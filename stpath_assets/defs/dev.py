@@ -1,4 +1,4 @@
-"""`make dev`: code server, daemon and filtered web server of a data root, which end together.
+"""`make dev`: code server, daemon and filtered web server of a data root, which end together, and the slide viewer.
 
     STPATH_HOME=DIR DAGSTER_HOME=DIR/dagster python -m stpath_assets.defs.dev [--port 3000]
 
@@ -21,7 +21,7 @@ _BIN = Path(sys.executable).parent  # not resolved: a virtual environment's Pyth
 
 
 def main() -> int:
-    """Run the three until one ends or a signal comes. Returns the exit code: 0 after a signal."""
+    """Run them until one of Dagster's ends or a signal comes. Returns the exit code: 0 after a signal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", default="3000")
@@ -44,7 +44,10 @@ def main() -> int:
             processes.append(subprocess.Popen([str(_BIN / "dagster-daemon"), "run", *target]))
             web = [sys.executable, "-m", "stpath_assets.defs.webserver", *target, "-h", chosen.host, "-p", chosen.port]
             processes.append(subprocess.Popen(web))
-            while all(process.poll() is None for process in processes):
+            # Links in the UI lead to it. The others go on without it, for example if its port is taken.
+            viewer = subprocess.Popen([sys.executable, "-m", "stpath_assets", "view", "--no-browser"])
+            needed, processes = tuple(processes), [*processes, viewer]
+            while all(process.poll() is None for process in needed):
                 time.sleep(0.5)
         except KeyboardInterrupt:
             return 0

@@ -137,6 +137,13 @@ class Registry:
             self._write(row)
         return row
 
+    def keep_regions(self, slide_id: str, regions: Path | None) -> Registered:
+        """Store which file has a slide's regions, or that it has none, and return its row. The scan is not read."""
+        with self._lock():
+            row = replace(self.get(slide_id), regions_uri=None if regions is None else str(regions.absolute()))
+            self._write(row)
+        return row
+
     def keep_asked(self, row: Registered, asked: dict[str, str]) -> Registered:
         """Store the encoder, genes, models and context that a run was asked for, and return the slide's row. Later runs use
         them unless told otherwise.

@@ -18,6 +18,7 @@ from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, Plan, working
 from stpath_assets.storage import Outcome, Store
 from stpath_assets.tables import REFERENCE_MODELS, Table
+from stpath_assets.viewer import link_to
 
 # Dagster's own tags for versions.
 _CODE_VERSION = "dagster/code_version"
@@ -95,6 +96,7 @@ class Recorder:
             asked = self.settings.asked
             report = make(Registry(self.store).keep_asked(row, asked) if asked else row)
             metadata = self._metadata(slide_id, report)
+        metadata["viewer"] = dg.MetadataValue.url(link_to(self.settings, slide_id))
         for note in report.made.notes:
             self.context.log.warning(note)
         version = report.made.fingerprint.digest
