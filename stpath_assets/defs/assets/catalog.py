@@ -5,12 +5,14 @@ from collections import Counter
 import dagster as dg
 
 from stpath_assets.catalog.views import bring_up
+from stpath_assets.defs.assets.glance import LANDING
 from stpath_assets.defs.assets.metadata import picture
 from stpath_assets.defs.assets.spec import COHORT_GROUP, OWNERS, one_line_failures
 from stpath_assets.evaluation.overviews import draw_cohort
 from stpath_assets.settings import Settings
 from stpath_assets.stages import STAGES, Plan, states_of
 from stpath_assets.storage import Store, pictures
+from stpath_assets.viewer import link_to
 
 _C = dg.AutomationCondition
 _CHANGED: dg.AutomationCondition = _C.any_deps_match(_C.data_version_changed() | _C.newly_missing())
@@ -24,7 +26,7 @@ some also where nothing was made, and would wait for ever while one of many slid
 @dg.asset(
     deps=list(STAGES),
     group_name=COHORT_GROUP,
-    description="The lake's views, current with each stage's write. Counts the parts of all slides, and the outdated ones.",
+    description=LANDING,
     owners=OWNERS,
     kinds={"duckdb"},
     code_version="2",
@@ -44,4 +46,7 @@ def catalog(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settin
         f"cohort_{model}": picture(pictures.small_jpeg_of(path, 620), model)
         for model, path in draw_cohort(store).items()
     }
-    return dg.MaterializeResult(metadata={"lake": store.place.name, "not_current": not_current, **counts, **drawn})
+    link = {"viewer": dg.MetadataValue.url(link_to(settings))}
+    return dg.MaterializeResult(
+        metadata={**link, "lake": store.place.name, "not_current": not_current, **counts, **drawn}
+    )

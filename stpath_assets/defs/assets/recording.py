@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from stpath_assets.defs.assets.glance import summary_of
 from stpath_assets.defs.assets.metadata import is_picture, metadata_of
 from stpath_assets.defs.assets.model import MODEL, observe
 from stpath_assets.defs.assets.spec import CAN_BE_MADE
@@ -96,7 +97,10 @@ class Recorder:
             asked = self.settings.asked
             report = make(Registry(self.store).keep_asked(row, asked) if asked else row)
             metadata = self._metadata(slide_id, report)
-        metadata["viewer"] = dg.MetadataValue.url(link_to(self.settings, slide_id))
+        # First what a reader wants first.
+        numbers = {name: getattr(value, "value", value) for name, value in metadata.items()}
+        link = {"viewer": dg.MetadataValue.url(link_to(self.settings, slide_id))}
+        metadata = {"summary": summary_of(self.table.name, numbers), **link, **metadata}
         for note in report.made.notes:
             self.context.log.warning(note)
         version = report.made.fingerprint.digest
@@ -114,8 +118,7 @@ class Recorder:
             tags |= _input_tags(REFERENCE_MODELS.name, self._of_references()) or none
         key = self.context.asset_key
         self.context.log_event(dg.AssetMaterialization(key, partition=slide_id, metadata=metadata, tags=tags))
-        values = {name: getattr(value, "value", value) for name, value in metadata.items()}
-        return list(report.judge(values))
+        return list(report.judge(numbers))
 
     def _digest_of(self, row: Registered) -> str | None:
         """Return the fingerprint that the stage would make now, or None if that cannot be told."""
@@ -136,7 +139,7 @@ class Recorder:
         kept: dict[str, Any] = {name: value for name, value in event.metadata.items() if not is_picture(value)}
         if len(kept) < len(event.metadata):
             kept["pictures"] = dg.MetadataValue.dagster_run(earlier.run_id)
-        return {**kept, "made": False}
+        return {**{n: v for n, v in kept.items() if n not in ("summary", "viewer")}, "made": False}
 
     def _log(self, slide_id: str, checks: Iterable[Checked]) -> None:
         for checked in checks:

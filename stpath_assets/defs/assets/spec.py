@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow as pa
 
 from stpath_assets.defs import partitions
+from stpath_assets.defs.assets.glance import about
 from stpath_assets.errors import SettingsError, StpathError
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.stages import STAGES
@@ -49,7 +50,7 @@ def per_slide(
             deps=[*stage.parents, *(["model"] if gpu else []), *also],
             partitions_def=partitions.SLIDES,
             group_name=SLIDE_GROUP,
-            description=f"One row is {table.row}. {description}",
+            description=about(table, description),
             owners=OWNERS,
             kinds={"parquet", "torch"} if gpu else {"parquet", "python"},
             code_version=stage.code_version,
