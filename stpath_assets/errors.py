@@ -104,6 +104,10 @@ class QueryError(StpathError):
     """An SQL query that is wrong or that would write."""
 
 
+class ExportError(StpathError):
+    """An export that cannot or must not be written where it should go, or that its format cannot hold."""
+
+
 class ServingError(StpathError):
     """The encoder cannot be served, or the served encoder cannot be reached."""
 

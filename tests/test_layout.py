@@ -28,6 +28,7 @@ ORDER = (
     "catalog",
     "imports",
     "exports",
+    "notebook",
     "viewer",
     "doctor",
     "demo",

@@ -17,8 +17,9 @@ from stpath_assets.features.local import Embedder, LocalEmbedder
 from stpath_assets.features.parts import Parts
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
-from stpath_assets.slides import Registered
-from stpath_assets.storage import Outcome, Store
+from stpath_assets.slides import Registered, Registry
+from stpath_assets.slides.scale import Mpp
+from stpath_assets.storage import Outcome, Store, pictures
 from stpath_assets.tables import FEATURE_DIM as DIM
 from stpath_assets.tables import GIGAPATH_FEATURES, GIGAPATH_THROUGHPUT, TILE_GRIDS
 from stpath_assets.tiles import Tiles, centers_of, require_current_grid
@@ -27,12 +28,13 @@ PIECE = 128
 """Tiles per finished piece. A killed run loses at most one piece: seconds of work on a GPU, minutes without."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """Features of the tiles of one slide, in table order.
 
     `matrix` (N, 1536) float32; other encoders than GigaPath have their own width. `centers_px` (N, 2) float64 level-0 pixels.
-    `slide_mpp` and `tile_mpp` in µm per pixel. `facts` is what they depend on besides the pixels (`EncoderChoice.facts`).
+    `slide_mpp` and `tile_mpp` in µm per pixel. `facts` is what they depend on besides the pixels (`EncoderChoice.facts`). `uri`
+    and `given_mpp` open the scan again, for a picture of it; `uri` is empty if that is not known.
     """
 
     slide_id: str
@@ -43,9 +45,23 @@ class Features:
     tile_mpp: float
     encoder: str
     facts: dict[str, str] = field(default_factory=dict)
+    uri: str = ""
+    given_mpp: Mpp | None = None
 
     def __len__(self) -> int:
         return len(self.tile_ids)
+
+    def __repr__(self) -> str:
+        return f"<features of {self.slide_id}: {self.matrix.shape[0]} tiles × {self.matrix.shape[1]} by {self.encoder}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "tiles": self.matrix.shape[0],
+            "features": f"{self.matrix.shape[1]}, {self.matrix.dtype}",
+            "encoder": " ".join([self.encoder, self.facts.get("encoder_precision", "")]).strip(),
+            "scale": f"{self.tile_mpp:g} µm/px, of a scan at {self.slide_mpp:.4g}",
+        }
+        return pictures.card(f"features of {self.slide_id}", facts)
 
     def to_table(self) -> pa.Table:
         """Return the rows of `gigapath_features`."""
@@ -127,8 +143,9 @@ def _gather(tiles: Tiles, embedder: Embedder, batch_size: int | None, parts: Par
             f"first {bad[0]}; check its weights"
         )
     return Features(
-        tiles.slide_id, ids, matrix, tiles.centers_px, tiles.slide.mpp, tiles.mpp, embedder.name, embedder.facts()
-    )
+        tiles.slide_id, ids, matrix, tiles.centers_px, tiles.slide.mpp, tiles.mpp, embedder.name, embedder.facts(),
+        tiles.slide.uri, tiles.slide.given_mpp,
+    )  # fmt: skip
 
 
 def store_features(
@@ -199,5 +216,11 @@ def read_features(store: Store, slide_id: str) -> Features:
     return Features(
         slide_id, rows["tile_id"].to_pylist(), matrix, centers_of(tiles), float(stored.facts["slide_mpp"]),
         float(stored.facts["tile_mpp"]), str(stored.facts["encoder"]),
-        {k: str(v) for k, v in stored.facts.items() if k.startswith("encoder")},
+        {k: str(v) for k, v in stored.facts.items() if k.startswith("encoder")}, *_scan_of(store, slide_id),
     )  # fmt: skip
+
+
+def _scan_of(store: Store, slide_id: str) -> tuple[str, Mpp | None]:
+    """Return where a slide's scan is, and its scale if the file does not say; nothing for features without a registered slide."""
+    row = next((r for r in Registry(store).all() if r.slide_id == slide_id), None)
+    return ("", None) if row is None else (row.uri, row.given_mpp)

@@ -8,25 +8,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stpath_assets import weights
-from stpath_assets.errors import FeatureError, WeightsError
+from stpath_assets.errors import FeatureError, VocabularyError, WeightsError
 from stpath_assets.features import Features, read_features
+from stpath_assets.prediction.annotated import to_anndata
 from stpath_assets.prediction.context import Context
 from stpath_assets.prediction.panels import read_panel
 from stpath_assets.progress import track
 from stpath_assets.settings import Settings, load_settings
 from stpath_assets.slides import Registered
 from stpath_assets.storage import Outcome, Store
+from stpath_assets.storage.by_gene import ByGene
 from stpath_assets.storage.fingerprint import Fingerprint
 from stpath_assets.storage.lake import NAME
 from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 from stpath_assets.tiles import require_current_grid
-from stpath_assets.version import __version__
 from stpath_assets.vocabulary import tokens
 from stpath_assets.vocabulary.genes import Unknown, Vocabulary
 from stpath_assets.weights import hashes
@@ -154,7 +155,8 @@ def predict_expression(
     `genes` None is every gene of the model. `context` holds measured counts of some of the tiles. `model` None takes weights,
     vocabulary, device and dtype from the settings (`stpath_assets.settings()` shows them). Returns an AnnData: X (N, genes)
     float32 log1p, var_names the symbols as asked, obs `tile_id` and `library_id`, obsm['spatial'] (N, 2) tile centres in
-    level-0 pixels, uns['histo'] the provenance (`STPath.provenance`, and the scale and encoder of the features). Raises
+    level-0 pixels, uns['histo'] the provenance (`STPath.provenance`, and the scale and encoder of the features); the rest is in
+    `annotated.to_anndata`. Raises
     `VocabularyError`, `WeightsError`, or `FeatureError` if the weights take other features.
     """
     choice = model or ModelChoice.for_encoder(features.encoder, load_settings())
@@ -163,7 +165,7 @@ def predict_expression(
     names, _ = loaded.vocabulary.select(genes, unknown)
     x = loaded.predict(features.matrix, features.centers_px, organ, tech, names, context, tile_ids=features.tile_ids)
     asked = None if genes is None else names
-    return to_anndata(features, names, x, choice.name, loaded.provenance(organ, tech, asked))
+    return to_anndata(features, names, x, choice.name, loaded.provenance(organ, tech, asked), loaded.vocabulary)
 
 
 def store_prediction(store: Store, row: Registered, choice: ModelChoice, genes: Sequence[str] | None) -> Outcome:
@@ -202,43 +204,34 @@ def _predict_by_gene(
     return track(blocks, f"{row.slide_id}: prediction", len(names), lambda b: len(b[0]))
 
 
-def to_anndata(
-    features: Features, genes: Sequence[str], x: npt.NDArray[np.float32], model: str, facts: dict[str, Any]
+def read_prediction(
+    store: Store, slide_id: str, genes: Sequence[str] | None = None, vocabulary: Vocabulary | None = None
 ) -> "anndata.AnnData":
-    """Return predictions as an AnnData; see `predict_expression`."""
-    import anndata
-    import pandas as pd
-
-    obs = pd.DataFrame({"tile_id": features.tile_ids, "library_id": features.slide_id}, index=features.tile_ids)
-    histo = {
-        "method": "stpath",
-        "model": model,
-        "fm_backbone": features.encoder,
-        "mpp": features.tile_mpp,
-        "slide_mpp": features.slide_mpp,
-        "version": __version__,
-        # HDF5 has no null: a missing organ or tech is the padding token's name, a missing panel is `all`.
-        **{k: v if v is not None else "all" if k == "genes" else tokens.PAD for k, v in facts.items()},
-    }
-    return anndata.AnnData(
-        X=x,
-        obs=obs,
-        var=pd.DataFrame(index=list(genes)),
-        obsm={"spatial": features.centers_px},
-        uns={"histo": histo},
-    )
-
-
-def read_prediction(store: Store, slide_id: str) -> "anndata.AnnData":
     """Read a slide's stored prediction by STPath, in the form that `predict_expression` returns.
 
-    Raises `StorageError` if there is none, `FeatureError` if the tiles were made again since.
+    `genes` are those to read, in this order; None is all, as they are stored. `vocabulary` gives their Ensembl ids if it is the
+    one that the prediction was made with. Raises `StorageError` if there is none, `FeatureError` if the tiles were made since,
+    `VocabularyError` for genes that were not predicted.
     """
-    part, features = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id), read_features(store, slide_id)
+    part, features = store.read_by_gene(STPATH_PREDICTIONS.name, slide_id, genes), read_features(store, slide_id)
     same = part.keys["tile_id"].tolist() == features.tile_ids
     stored = require_current_grid(store, slide_id, STPATH_PREDICTIONS.name, same)
     facts = {k: stored.facts[k] for k in _STORED_PROVENANCE}
-    return to_anndata(features, part.genes, np.ascontiguousarray(part.values), str(stored.facts["model"]), facts)
+    names, x = in_order(slide_id, part, genes)
+    known = vocabulary if vocabulary is not None and vocabulary.sha256 == facts["vocabulary_sha256"] else None
+    return to_anndata(features, names, x, str(stored.facts["model"]), facts, known)
+
+
+def in_order(slide_id: str, part: ByGene, genes: Sequence[str] | None) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Return genes and values (N, genes) of a part in the order asked for. Raises `VocabularyError` if one is not there."""
+    if genes is None:
+        return list(part.genes), np.ascontiguousarray(part.values)
+    at = {gene: i for i, gene in enumerate(part.genes)}
+    if missing := [gene for gene in genes if gene not in at]:
+        raise VocabularyError(
+            f"{slide_id}: {', '.join(missing[:10])}: not among its predicted genes; run it with them first"
+        )
+    return list(genes), np.ascontiguousarray(part.values[:, [at[gene] for gene in genes]])
 
 
 def varies(store: Store, slide_id: str) -> tuple[int, bool]:

@@ -16,6 +16,7 @@ from stpath_assets.slides import scale
 from stpath_assets.slides.formats import Backend, open_backend
 from stpath_assets.slides.resampling import shrink
 from stpath_assets.slides.source import Source, content_of
+from stpath_assets.storage import pictures
 from stpath_assets.threads import map_ahead
 
 _FINEST_PX = 8
@@ -24,7 +25,7 @@ _FINEST_PX = 8
 _MAGENTA = (255, 0, 255)  # no stain and no pen has it
 
 
-@dataclass
+@dataclass(repr=False)
 class Slide:
     """An open scan. Coordinates are level-0 pixels, x to the right and y down.
 
@@ -53,6 +54,11 @@ class Slide:
     def mpp(self) -> float:
         """µm per pixel at level 0; the mean of x and y if pixels are not square."""
         return scale.mean(self.mpp_xy)
+
+    @property
+    def given_mpp(self) -> scale.Mpp | None:
+        """The scale that did not come from the file, x and y, or None."""
+        return None if self.mpp_source == "file" else self.mpp_xy
 
     @property
     def backend(self) -> str:
@@ -172,6 +178,25 @@ class Slide:
         if self._backend is None:
             raise ValueError(f"{self.name}: open a scan with open_slide")
         return self._backend
+
+    def __repr__(self) -> str:
+        size = f"{self.width_px} × {self.height_px} px"
+        return f"<slide {self.name}: {size}, {self.mpp:.4g} µm/px ({self.mpp_source}), {len(self.level_dimensions)} levels>"
+
+    def _repr_html_(self) -> str:
+        x, y = self.mpp_xy
+        facts = {
+            "size": f"{self.width_px} × {self.height_px} px, {self.width_px * x / 1000:.1f} × {self.height_px * y / 1000:.1f} mm",
+            "scale": f"{scale.text(self.mpp_xy, '.4g')} µm/px ({self.mpp_source})",
+            "levels": len(self.level_dimensions),
+            "reader": self.backend,
+            **({"note": " ".join(self.warnings)} if self.warnings else {}),
+        }
+        try:
+            image = self.thumbnail(220, partly=True)
+        except (ValueError, OSError):  # closed
+            image = None
+        return pictures.card(self.name, facts, image)
 
     def __enter__(self) -> "Slide":
         return self

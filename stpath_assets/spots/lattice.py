@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stpath_assets.errors import SpotsError
 from stpath_assets.spots.formats.base import read_numbers, reading
@@ -77,3 +78,10 @@ def _fit(xy_um: np.ndarray, xy_px: np.ndarray, file: Path) -> float:
             "check the file, or give --mpp a number"
         )
     return mpp
+
+
+def pitch_of(xy: npt.NDArray[np.float64]) -> float:
+    """Return the median distance of spots (N, 2) from their nearest neighbours, in the unit of their places; 0 for one spot."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1])) if len(xy) > 1 else 0.0

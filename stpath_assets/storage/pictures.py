@@ -6,11 +6,12 @@ steps in threads share no state.
 
 import base64
 import hashlib
+import html
 import io
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,3 +116,19 @@ def small_jpeg(image: npt.NDArray[np.uint8], longest_px: int = 420) -> str:
         if buffer.tell() <= THUMBNAIL_BYTES:
             break
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def card(
+    title: str, facts: Mapping[str, object], image: npt.NDArray[np.uint8] | None = None, longest_px: int = 220
+) -> str:
+    """Return an object's HTML for a notebook: a title, a table of facts, and beside it a small picture (H, W, 3) if given."""
+    rows = "".join(
+        f"<tr><th style='text-align:left;font-weight:normal;opacity:.7'>{html.escape(name)}</th>"
+        f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+        for name, value in facts.items()
+    )
+    shown = "" if image is None else f"<img alt='{html.escape(title)}' src='{small_jpeg(image, longest_px)}'>"
+    return (
+        f"<div style='display:flex;gap:1em;align-items:center'>{shown}<div><b>{html.escape(title)}</b>"
+        f"<table>{rows}</table></div></div>"
+    )

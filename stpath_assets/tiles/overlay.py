@@ -55,6 +55,22 @@ def draw_tiles(
     return np.vstack([drawn, _legend(size[0], counts)])
 
 
+def draw_boxes(
+    image: npt.NDArray[np.uint8],
+    size_px: tuple[int, int],
+    corners: npt.NDArray[np.float64],
+    sides_px: tuple[float, float],
+    colour: tuple[int, int, int],
+) -> npt.NDArray[np.uint8]:
+    """Draw the outlines of tiles on a picture (h, w, 3) of the whole slide; arguments as those of `draw_tiles`."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    draw, to_picture = ImageDraw.Draw(picture), np.array(picture.size) / size_px
+    width, height = sides_px * to_picture
+    for x, y in (corners * to_picture).tolist():
+        draw.rectangle((x, y, x + width, y + height), outline=colour)
+    return np.asarray(picture)
+
+
 def _legend(width: int, counts: Mapping[str, int]) -> npt.NDArray[np.uint8]:
     """Draw the legend of `draw_tiles`, in as many lines as `width` needs."""
     font = ImageFont.load_default(14)

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stpath_assets.errors import SlideError
 from stpath_assets.slides import Slide, slide_id_from_name
+from stpath_assets.storage import pictures
 from stpath_assets.tiles.grid import TILE_MPP, TILE_PX, Grid
 from stpath_assets.tiles.layouts import MIN_TISSUE, HasSpots, RegularGrid, SpotGrid
 from stpath_assets.tiles.quality import QualityParameters
@@ -23,7 +25,7 @@ from stpath_assets.tiles.survey import TileParameters, notes_of, survey_slide
 from stpath_assets.tiles.tissue import TissueParameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tiles:
     """The tiles of one slide: `table` has the columns of `tile_grids` and at least one row."""
 
@@ -62,6 +64,22 @@ class Tiles:
     def grid(self) -> Grid:
         """The tiles' geometry."""
         return grid_of(self.table)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} tiles of {self.slide_id}: {self.tile_px} px at {self.mpp:g} µm/px>"
+
+    def _repr_html_(self) -> str:
+        fraction = np.median(self.table["tissue_fraction"].to_numpy())
+        facts = {
+            "tiles": len(self),
+            "each": f"{self.tile_px} px at {self.mpp:g} µm/px, {sides_of(self.table)[0]:g} px of the scan",
+            "median tissue": f"{fraction:.0%}",
+        }
+        try:
+            image = outlined(self.slide, self.table)
+        except (ValueError, OSError, SlideError):  # closed, or not readable any more
+            image = None
+        return pictures.card(f"tiles of {self.slide_id}", facts, image, 320)
 
     def pixels(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield each tile, (tile_px, tile_px, 3) uint8 RGB, in table order."""
@@ -120,6 +138,15 @@ def sides_of(table: pa.Table) -> tuple[float, float]:
     # Earlier versions did not store it.
     side_y_px = table["side_y_px"][0].as_py() if "side_y_px" in table.column_names else None
     return side_px, side_px if side_y_px is None else side_y_px
+
+
+def outlined(slide: Slide, table: pa.Table, longest_px: int = 320) -> npt.NDArray[np.uint8]:
+    """Return a small picture of the slide with its tiles outlined, (H, W, 3) uint8."""
+    from stpath_assets.tiles.overlay import TILE_COLOURS, draw_boxes
+
+    image = slide.thumbnail(longest_px, partly=True)
+    corners = np.stack([table["x_px"].to_numpy(), table["y_px"].to_numpy()], axis=1)
+    return draw_boxes(image, (slide.width_px, slide.height_px), corners, sides_of(table), TILE_COLOURS["kept"])
 
 
 def grid_of(table: pa.Table) -> Grid:

@@ -14,6 +14,7 @@ import numpy as np
 from stpath_assets.catalog import Catalog
 from stpath_assets.prediction.stored import DEMO
 from stpath_assets.settings import Settings
+from stpath_assets.spots.lattice import pitch_of
 from stpath_assets.storage.lake import quote
 from stpath_assets.storage.pictures import DEMO_NOTE
 
@@ -119,7 +120,7 @@ class Answers:
             "spot_id": columns["spot_id"],
             "x": columns["x_px"],
             "y": columns["y_px"],
-            "radius": _SPOT_OF_PITCH * _pitch(columns["x_px"], columns["y_px"]),
+            "radius": _SPOT_OF_PITCH * pitch_of(np.column_stack([columns["x_px"], columns["y_px"]])),
             "value": columns["value"],
             "limits": _range(columns["value"]),
             "score": scores[0] if scores else None,
@@ -203,13 +204,3 @@ def _range(values: list[float]) -> list[float]:
     """Return the 2.5 % and 97.5 % quantiles of values, apart from each other."""
     low, high = np.quantile(values, [0.025, 0.975]).tolist() if values else (0.0, 1.0)
     return [round(low, 4), round(high if high > low else low + 1e-3, 4)]
-
-
-def _pitch(x: list[float], y: list[float]) -> float:
-    """Return the median distance of a spot from its nearest neighbour; 0 for one spot."""
-    from scipy.spatial import cKDTree
-
-    if len(x) < 2:
-        return 0.0
-    xy = np.column_stack([x, y])
-    return float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1]))

@@ -26,11 +26,14 @@ Unknown = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Symbols and their columns. `symbols[i]` names column i + 2; if an id has several symbols, it is the first in the file."""
+    """Symbols and their columns. `symbols[i]` names column i + 2, `ids[i]` is its Ensembl id; if an id has several symbols, it is
+    the first in the file.
+    """
 
     columns: dict[str, int]
     symbols: list[str]
     sha256: str
+    ids: list[str] = field(repr=False)
     _by_id: dict[str, str] = field(repr=False)
     _folded: dict[str, str] = field(repr=False)
 
@@ -69,7 +72,7 @@ class Vocabulary:
             # The same for two versions of an id.
             bare = id_.partition(".")[0]
             by_id[bare] = "" if bare in by_id else first[id_]
-        return cls(columns, [first[i] for i in ids], sha256, by_id | {i: first[i] for i in ids}, folded)
+        return cls(columns, [first[i] for i in ids], sha256, ids, by_id | {i: first[i] for i in ids}, folded)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -90,6 +93,11 @@ class Vocabulary:
         id_ = text.upper()
         symbol = self._folded.get(text.casefold()) or self._by_id.get(id_) or self._by_id.get(id_.partition(".")[0])
         return self.columns[symbol] if symbol else None
+
+    def id_of(self, gene: str) -> str | None:
+        """Return the Ensembl id of a gene as `find` finds it, or None."""
+        column = self.find(gene)
+        return None if column is None else self.ids[column - FIRST_GENE_COLUMN]
 
     def select(
         self, genes: Sequence[str] | None, unknown: Unknown = "error"

@@ -51,7 +51,8 @@ def test_the_contract_of_an_anndata(features: Features, model: STPath, tmp_path:
     np.testing.assert_array_equal(data.obsm["spatial"], features.centers_px)
     histo = data.uns["histo"]
     assert histo == {
-        "method": "stpath", "model": "stpath", "fm_backbone": "gigapath", "mpp": 0.5, "slide_mpp": 0.25,
+        "method": "stpath", "expression": "predicted, log1p", "model": "stpath", "fm_backbone": "gigapath",
+        "mpp": 0.5, "slide_mpp": 0.25,
         "version": sa.__version__, "organ": "Breast", "tech": "Visium", "genes": sorted(genes), "dtype": "float32",
         "device": "cpu", "stpath_weights_sha256": sha256_of_file(WEIGHTS), "vocabulary_sha256": sha256_of_file(VOCABULARY),
     }  # fmt: skip

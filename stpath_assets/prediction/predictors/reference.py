@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stpath_assets.errors import FeatureError, WeightsError, describe
-from stpath_assets.prediction.predict import to_anndata
+from stpath_assets.prediction.annotated import to_anndata
 from stpath_assets.prediction.predictors.base import Matrix, Predictor
 from stpath_assets.prediction.predictors.linear import Linear, Mean, ThroughDepth
 from stpath_assets.prediction.predictors.neighbours import Neighbours
