@@ -7,6 +7,7 @@ An error is one line on stderr with what to do next. The exit code is 1, or 2 fo
 import click
 
 from stpath_assets.cli.add import add
+from stpath_assets.cli.completion import completion
 from stpath_assets.cli.demo import demo
 from stpath_assets.cli.doctor import doctor
 from stpath_assets.cli.export import export
@@ -26,24 +27,18 @@ from stpath_assets.cli.view import view
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stpath-assets")
 def main() -> None:
-    """From H&E whole-slide scans to predicted spatial gene expression that you can query."""
+    """From H&E whole-slide scans to predicted spatial gene expression that you can query.
+
+    \b
+    stpath-assets demo --home data
+    stpath-assets add S1.svs --organ Breast --tech Visium
+    stpath-assets run
+    stpath-assets view S1
+    """
 
 
-for _command in (
-    add,
-    get,
-    run,
-    fit,
-    predict,
-    view,
-    sql,
-    import_,
-    export,
-    retire,
-    status,
-    maintain,
-    doctor,
-    demo,
-    gigapath,
-):
+_COMMANDS = (
+    add, get, run, fit, predict, view, sql, import_, export, retire, status, maintain, doctor, demo, gigapath, completion,
+)  # fmt: skip
+for _command in _COMMANDS:
     main.add_command(_command)

@@ -1,15 +1,17 @@
 """`add`: registers scans."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stpath_assets.cli.options import common, complain, mpp_option, note
+from stpath_assets.cli.options import common, complain, json_option, mpp_option, note
 
 if TYPE_CHECKING:
     from stpath_assets.ingestion import Entry
+    from stpath_assets.ingestion.adding import Added
     from stpath_assets.slides import Registered
 
 _OF_ONE = ("slide_id", "spots", "regions", "features")
@@ -34,11 +36,19 @@ _OF_ONE = ("slide_id", "spots", "regions", "features")
 @click.option("--cohort", help="Cohort that the slide belongs to.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
 @click.option("--dry-run", is_flag=True, help="Show what would be registered, and register nothing.")
+@json_option
 @common
-def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run: bool, **given: Any) -> None:
+def add(
+    scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run: bool, as_json: bool, **given: Any
+) -> None:
     """Register scans. They are read in place, never moved.
 
     In a FOLDER, all scans are found, with what its manifest.csv and sidecars say of them. The URL of a folder ends with a slash.
+
+    \b
+    stpath-assets add S1.svs --organ Breast --tech Visium --spots visium/outs
+    stpath-assets add /scans/2026-11 --organ Lung --dry-run
+    stpath-assets add --manifest slides.csv
     """
     from stpath_assets.ingestion import preview
     from stpath_assets.settings import load_settings
@@ -58,14 +68,21 @@ def add(scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run
     if dry_run:
         from stpath_assets.cli.terminal import preview_table
 
-        preview_table(preview(registry.all() if registry.store.is_there() else [], entries))
+        found = list(preview(registry.all() if registry.store.is_there() else [], entries))
+        if as_json:
+            click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        else:
+            preview_table(found)
         sys.exit(1 if problems else 0)
-    added, twice = _register(registry, entries)
+    told = list[dict[str, Any]]()
+    added, twice = _register(registry, entries, told if as_json else None)
     if added:
         from stpath_assets.defs.materialize import sync_partitions
 
         sync_partitions(settings)
-    if several:
+    if as_json:
+        click.echo(json.dumps([*told, *({"error": problem} for problem in problems)], indent=1, ensure_ascii=False))
+    elif several:
         failed = len(entries) - added - twice + len(problems)
         click.echo(f"{added} registered, {failed} failed, {twice} with the content of another, {others} other files")
     elif twice:
@@ -108,8 +125,10 @@ def _collect(
     )
 
 
-def _register(registry: Any, entries: list["Entry"]) -> tuple[int, int]:
-    """Register scans and print a line for each. Returns how many were, and how many have the content of another."""
+def _register(registry: Any, entries: list["Entry"], told: list[dict[str, Any]] | None) -> tuple[int, int]:
+    """Register scans and print a line for each, or append what JSON tells of it to `told`. Returns how many were, and how many
+    have the content of another.
+    """
     from stpath_assets.features import trident
     from stpath_assets.ingestion import add_entries
 
@@ -118,13 +137,37 @@ def _register(registry: Any, entries: list["Entry"]) -> tuple[int, int]:
         if outcome.row is None:
             complain(outcome.error)
             twice += outcome.is_twice
+            if told is not None:
+                told.append({"scan": outcome.entry.scan, "error": outcome.error})
         else:
             added += 1
-            for warning in (*outcome.row.warnings, *notes):
+            changed = _changed(outcome)
+            for warning in (*outcome.row.warnings, *notes, *changed):
                 note(warning)
-            click.echo(_line(outcome.row))
+            if told is None:
+                click.echo(_line(outcome.row))
+            else:
+                names = ("slide_id", "uri", "width_px", "height_px", "mpp", "mpp_source", "organ", "tech")
+                facts = {name: getattr(outcome.row, name) for name in names}
+                told.append({**facts, "notes": [*outcome.row.warnings, *notes, *changed]})
         notes.clear()
     return added, twice
+
+
+def _changed(outcome: "Added") -> list[str]:
+    """Return a note if a slide's id is not the name of its file."""
+    from stpath_assets.slides import name_without_suffix
+
+    row = outcome.row
+    stem = name_without_suffix(Path(outcome.entry.scan).name)
+    if row is None or outcome.entry.known.slide_id is not None or row.slide_id == stem:
+        return []
+    why = (
+        "that id belongs to another scan"
+        if row.slide_id.startswith(f"{stem}-")
+        else "an id has plain letters, digits and _ . -"
+    )
+    return [f"{Path(outcome.entry.scan).name} is registered as {row.slide_id}: {why}; --id gives another"]
 
 
 def _line(row: "Registered") -> str:

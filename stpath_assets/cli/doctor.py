@@ -23,6 +23,10 @@ def doctor(
     """Check data root, weights and device.
 
     Also ends dead runs. The exit code is 1 if something is wrong.
+
+    \b
+    stpath-assets doctor
+    stpath-assets doctor --no-checksums --json
     """
     from stpath_assets.cli.terminal import show_checks
     from stpath_assets.defs.doctor import all_checks

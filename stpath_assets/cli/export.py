@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from stpath_assets.cli.options import common
+from stpath_assets.cli.completion import slides
+from stpath_assets.cli.options import answer, common, json_option
 
 FORMS = ("h5ad", "spatialdata", "geojson", "csv", "ome", "trident", "hest")
 
 
 @click.command()
-@click.argument("slide_id")
+@click.argument("slide_id", shell_complete=slides)
 @click.option("--to", "form", type=click.Choice(FORMS), help="Format  [default: what the ending of --out means]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File or folder to write.")
 @click.option("--model", help="Whose prediction: ridge:NAME, …  [default: STPath's]")
@@ -23,6 +24,7 @@ FORMS = ("h5ad", "spatialdata", "geojson", "csv", "ome", "trident", "hest")
     help="spatialdata: the scan by reference with an overview, or all of it.",
 )
 @click.option("--force", is_flag=True, help="Replace what is there.")
+@json_option
 @common
 def export(
     slide_id: str,
@@ -33,6 +35,7 @@ def export(
     genes: str | None,
     image: str,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write a slide for other tools.
 
@@ -55,4 +58,4 @@ def export(
     wanted = Wanted(slide_id, model, None if genes is None else split_genes(genes), image)
     with progress_bars() as listen, listening(listen):
         write(load_settings(home), wanted, chosen, out, force=force)
-    click.echo(str(out))
+    answer(as_json, {"slide_id": slide_id, "format": chosen.name, "path": str(out)}, str(out))

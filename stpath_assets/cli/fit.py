@@ -2,7 +2,7 @@
 
 import click
 
-from stpath_assets.cli.options import common
+from stpath_assets.cli.options import answer, common, json_option
 
 MOST_VARIABLE = 50
 
@@ -22,6 +22,7 @@ MOST_VARIABLE = 50
     help="Fit also without each patient, to predict its slides.",
 )
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write it to this .npz, for predict --reference.")
+@json_option
 @common
 def fit(
     name: str,
@@ -31,11 +32,16 @@ def fit(
     scale: str,
     copies: bool,
     out: str | None,
+    as_json: bool,
     home: str | None,
 ) -> None:
     """Fit a predictor to registered slides.
 
     They need features and measured spots: run them first. `run --models stpath,ridge:NAME` predicts with it.
+
+    \b
+    stpath-assets fit breast --slides cohort
+    stpath-assets fit breast --slides S1,S2 --model knn --genes EPCAM,ERBB2
     """
     from stpath_assets.cli.terminal import progress_bars
     from stpath_assets.defs.materialize import record_references
@@ -56,7 +62,14 @@ def fit(
         load_reference(store, fitted).save(out)
     patients = ", ".join(sorted(set(fitted.patients) - {""})) or "not known"
     left_out = [r.left_out for r in read_references(store) if r.model == fitted.model and r.left_out]
-    click.echo(f"{fitted.model}: {fitted.n_genes} genes, {scale}" + ("" if now else "; up to date, not fitted again"))
-    click.echo(f"fitted to {fitted.n_spots} spots of {', '.join(fitted.slides)}; patients: {patients}")
-    click.echo(f"copies that leave out: {', '.join(left_out) or 'none, so its own slides cannot be predicted'}")
-    click.echo(f"predict with it: stpath-assets run --models stpath,{fitted.model}")
+    answer(
+        as_json,
+        {
+            "model": fitted.model, "genes": fitted.n_genes, "scale": scale, "fitted_now": now, "spots": fitted.n_spots,
+            "slides": list(fitted.slides), "patients": list(fitted.patients), "left_out": left_out,
+        },
+        f"{fitted.model}: {fitted.n_genes} genes, {scale}" + ("" if now else "; up to date, not fitted again"),
+        f"fitted to {fitted.n_spots} spots of {', '.join(fitted.slides)}; patients: {patients}",
+        f"copies that leave out: {', '.join(left_out) or 'none, so its own slides cannot be predicted'}",
+        f"predict with it: stpath-assets run --models stpath,{fitted.model}",
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from stpath_assets.cli.options import common, complain, note
+from stpath_assets.cli.options import answer, common, complain, json_option, note
 
 _NAMES = ("visium-breast-1", "visium-breast-2")
 
@@ -16,11 +16,15 @@ _NAMES = ("visium-breast-1", "visium-breast-2")
     "--to", type=click.Path(path_type=Path), help="Folder for the files; default: public/NAME in the data root."
 )
 @click.option("--mirror", help="URL of a folder with the same files, in place of the publisher's.")
+@json_option
 @common
-def get(name: str, to: Path | None, mirror: str | None, home: str | None) -> None:
+def get(name: str, to: Path | None, mirror: str | None, home: str | None, as_json: bool) -> None:
     """Fetch a public data set.
 
     Its scan is registered with its measured expression. A download that broke off goes on where it stopped.
+
+    \b
+    stpath-assets get visium-breast-1
     """
     from stpath_assets.cli.terminal import progress_bars
     from stpath_assets.defs.materialize import sync_partitions
@@ -31,11 +35,13 @@ def get(name: str, to: Path | None, mirror: str | None, home: str | None) -> Non
     from stpath_assets.storage import Store
 
     settings, wanted = load_settings(home), public.DATA_SETS[name]
-    click.echo(f"{wanted.title}, by {wanted.source}; licence: {wanted.licence}")
+    if not as_json:
+        click.echo(f"{wanted.title}, by {wanted.source}; licence: {wanted.licence}")
     with progress_bars() as listen, listening(listen):
         entry, hashes = public.fetch(name, (to or settings.home / "public" / name).absolute(), mirror)
-    for path, sha256 in hashes.items():
-        click.echo(f"{path}: SHA-256 {sha256}")
+    if not as_json:
+        for path, sha256 in hashes.items():
+            click.echo(f"{path}: SHA-256 {sha256}")
     if not wanted.sha256:
         note("the publisher's checksums are not known, so the files were not compared with them")
     (added,) = add_entries(Registry(Store.of(settings)), [entry])
@@ -43,4 +49,9 @@ def get(name: str, to: Path | None, mirror: str | None, home: str | None) -> Non
         complain(added.error)
         sys.exit(1)
     sync_partitions(settings)
-    click.echo(f"{name}: {scale.text(added.row.mpp_xy)} µm/px, from its spots. Now type: stpath-assets run {name}")
+    answer(
+        as_json,
+        {"slide_id": added.row.slide_id, "mpp": added.row.mpp, "licence": wanted.licence, "source": wanted.source,
+         "sha256": {str(path): sha256 for path, sha256 in hashes.items()}},
+        f"{name}: {scale.text(added.row.mpp_xy)} µm/px, from its spots. Now type: stpath-assets run {name}",
+    )  # fmt: skip

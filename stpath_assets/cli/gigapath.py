@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stpath_assets.cli.options import common
+from stpath_assets.cli.options import common, serving
 
 
 @click.group()
@@ -13,6 +13,10 @@ def gigapath() -> None:
     """Serve the encoder on a Ray cluster.
 
     It is loaded once and used by the steps of many runs.
+
+    \b
+    stpath-assets gigapath serve --replicas 2
+    stpath-assets gigapath status
     """
 
 
@@ -32,9 +36,14 @@ def gigapath() -> None:
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--detach", is_flag=True, help="Return when it is ready. It is served until the cluster ends.")
-@common
+@serving
 def serve_encoder(home: str | None, encoder: str, address: str | None, detach: bool, **given: Any) -> None:
-    """Serve the encoder until Ctrl-C, to everyone with the token."""
+    """Serve the encoder until Ctrl-C, to everyone with the token.
+
+    \b
+    stpath-assets gigapath serve
+    stpath-assets gigapath serve --address auto --replicas 4 --detach
+    """
     from stpath_assets.features import EncoderChoice
     from stpath_assets.features.serving import deploy
     from stpath_assets.features.serving.token import require_token
@@ -56,9 +65,15 @@ def serve_encoder(home: str | None, encoder: str, address: str | None, detach: b
 
 @gigapath.command("status")
 @click.option("--url", help="The served encoder.  [default: STPATH_ENCODER_URL, else http://127.0.0.1:8000]")
+@click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as it always does.")
 @common
 def encoder_status(home: str | None, url: str | None) -> None:
-    """Show what the replicas of the served encoder have done, as JSON."""
+    """Show what the replicas of the served encoder have done, as JSON.
+
+    \b
+    stpath-assets gigapath status
+    stpath-assets gigapath status --url http://gpu1:8000
+    """
     from stpath_assets.features.serving.client import Server
     from stpath_assets.features.serving.token import read_token
     from stpath_assets.settings import load_settings

@@ -1,20 +1,23 @@
 """What commands share: options, one-line errors, and notes."""
 
 import functools
+import json
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
+from stpath_assets.cli.interrupts import ending_soon
 from stpath_assets.errors import StpathError, one_line
 
 Command = Callable[..., Any]
 
 
-def common(command: Command) -> Command:
-    """Add --home and --debug, and print errors as one line."""
+def common(command: Command, serves: bool = False) -> Command:
+    """Add --home and --debug, print errors as one line, and end soon after Ctrl-C; a command that `serves` ends its own way."""
 
     @click.option("--home", type=click.Path(file_okay=False), help="Data root  [default: $STPATH_HOME]")
     @click.option("--debug", is_flag=True, help="Show tracebacks.")
@@ -22,7 +25,7 @@ def common(command: Command) -> Command:
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
         if debug:
             return command(*args, **kwargs)
-        with warnings.catch_warnings():
+        with nullcontext() if serves else ending_soon(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
                 return command(*args, **kwargs)
@@ -35,10 +38,23 @@ def common(command: Command) -> Command:
     return wrapped
 
 
+serving = functools.partial(common, serves=True)
+"""`common` for servers, whose usual end is Ctrl-C."""
+
+
 def is_given(option: str) -> bool:
     """Return whether the user gave an option of the command, and did not leave it at its default."""
     source = click.get_current_context().get_parameter_source(option)
     return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
+def answer(as_json: bool, data: Any, *lines: str) -> None:
+    """Print what a command has to say: lines for people, or the same as JSON."""
+    if as_json:
+        click.echo(json.dumps(data, indent=1, ensure_ascii=False, default=str))
+    else:
+        for line in lines:
+            click.echo(line)
 
 
 def complain(message: str) -> None:

@@ -14,12 +14,22 @@ from stpath_assets.errors import QueryError
 @click.command()
 @click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(FORMS), default="table")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--wide", is_flag=True, help="Show all columns and whole texts, however wide the table is.")
 @click.option("--at", help="Query the tables as they were then: 2026-11-01, or '2026-11-01 12:00'.")
 @click.option("--schema", is_flag=True, help="Print each view, macro and column with its meaning; QUERY may name one.")
 @click.option("--attach", is_flag=True, help="Print how to open the lake from DuckDB's shell, Python, R and DBeaver.")
 @common
-def sql(query: str | None, home: str | None, form: str, wide: bool, at: str | None, schema: bool, attach: bool) -> None:
+def sql(
+    query: str | None,
+    home: str | None,
+    form: str,
+    as_json: bool,
+    wide: bool,
+    at: str | None,
+    schema: bool,
+    attach: bool,
+) -> None:
     """Query the catalog in SQL, read-only.
 
     QUERY is a statement, a file that ends in .sql, or - for stdin. Without it, a prompt with history and completion.
@@ -37,7 +47,7 @@ def sql(query: str | None, home: str | None, form: str, wide: bool, at: str | No
     if schema:
         click.echo(reference.to_text(query, min(shutil.get_terminal_size().columns, 120)))
         return
-    settings = load_settings(home)
+    settings, form = load_settings(home), "json" if as_json else form
     if attach:
         click.echo(attach_lines(Store.of(settings)), nl=False)
     elif query is None and sys.stdin.isatty():

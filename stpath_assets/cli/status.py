@@ -15,6 +15,10 @@ def status(home: str | None, as_json: bool) -> None:
 
     They are current, outdated with the reason, failed with the error, missing, or none. Scans of the inbox that could not be
     registered are in quarantine.
+
+    \b
+    stpath-assets status
+    stpath-assets status --json
     """
     from stpath_assets.cli.terminal import status_table
     from stpath_assets.ingestion import read_quarantine

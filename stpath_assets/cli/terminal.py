@@ -4,15 +4,25 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from stpath_assets.errors import one_line
 from stpath_assets.progress import Listener
@@ -37,6 +47,21 @@ _SHORT = {"slides": "scan", "tile_grids": "tiles", "gigapath_features": "feature
           "spot_expression": "spots", "spot_registration": "on scan", "evaluation_metrics": "metrics"}  # fmt: skip
 
 
+class _Count(MofNCompleteColumn):
+    """Units done of all, once their number is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
+
+
+class _Rate(ProgressColumn):
+    """Units a second, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed or task.total is None else f"{speed:.{1 if speed < 100 else 0}f}/s")
+
+
 @contextmanager
 def progress_bars() -> Iterator[Listener]:
     """Show bars on stderr if it is a terminal. Yields a listener for `progress.listening`."""
@@ -46,22 +71,28 @@ def progress_bars() -> Iterator[Listener]:
     # A separate file descriptor, because Dagster redirects stderr while a step runs, to capture its log.
     with os.fdopen(os.dup(2), "w") as terminal:
         bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), TimeRemainingColumn(),
             console=Console(file=terminal),
         )  # fmt: skip
         tasks: dict[str, TaskID] = {}
+        # Libraries take seconds to load: say at once that the command has begun.
+        starting = bars.add_task("starting", total=None)
 
         def listen(what: str, done: int, total: int) -> None:
+            bars.update(starting, visible=False)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done)
 
         with bars:
-            yield listen
+            try:
+                yield listen
+            finally:
+                bars.update(starting, visible=False)
 
 
-def results_table(rows: list[dict[str, Any]]) -> None:
-    """Print the results of a run, one line per slide, and what the columns are."""
+def results_table(rows: list[dict[str, Any]], failed: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Print the results of a run: one line per slide, what the columns are, and which slides failed and why."""
     console = Console(highlight=False, soft_wrap=True)
     models = {row["model"] for row in rows}
     for design in dict.fromkeys(row["design"] for row in rows):
@@ -71,6 +102,8 @@ def results_table(rows: list[dict[str, Any]]) -> None:
     if any(row["n_spots"] for row in rows):
         plain = sorted({row["model"] for row in rows if row["design"] == "tutorial"})
         console.print(_COLUMNS.format(models=", ".join(plain)))
+    elif rows:
+        console.print(f"\nModel {', '.join(sorted(models))}; nothing measured to compare with.", markup=False)
     if any(row["model"] == "in_context(stpath-demo)" for row in rows):
         console.print("The demo weights make next to nothing of known spots; nothing else follows from that.")
     if any(row["suspect"] for row in rows):
@@ -78,6 +111,11 @@ def results_table(rows: list[dict[str, Any]]) -> None:
     for relation, mark in _MARKS.items():
         if any(row.get("relation") == relation for row in rows) and len(models) > 1:
             console.print(f"{mark} {_RELATIONS[relation]}", markup=False)
+    if failed:
+        console.print(f"\n{len(failed)} failed:")
+        for reasons in failed.values():
+            for reason in reasons:
+                console.print(f"  {one_line(reason)}", markup=False)
 
 
 def _results(rows: list[dict[str, Any]], several: bool) -> Table:

@@ -1,18 +1,21 @@
 """`view`: the slide viewer."""
 
 import sys
+from contextlib import suppress
 
 import click
 
-from stpath_assets.cli.options import common
+from stpath_assets.cli.completion import slides
+from stpath_assets.cli.options import answer, json_option, serving
 
 
 @click.command()
-@click.argument("slide_id", required=False)
+@click.argument("slide_id", required=False, shell_complete=slides)
 @click.option("--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0 is any free one  [default: 3001]")
 @click.option("--browser/--no-browser", default=None, help="Open a browser; by default if this is a terminal.")
-@common
-def view(slide_id: str | None, home: str | None, port: int | None, browser: bool | None) -> None:
+@json_option
+@serving
+def view(slide_id: str | None, home: str | None, port: int | None, browser: bool | None, as_json: bool) -> None:
     """Look at slides: deep zoom, predicted and measured expression, tiles, regions.
 
     Serves a page on this machine until Ctrl-C. SLIDE_ID is opened first.
@@ -32,8 +35,9 @@ def view(slide_id: str | None, home: str | None, port: int | None, browser: bool
 
     def ready(listening: int) -> None:
         address = link_to(settings, slide_id, listening)
-        click.echo(f"the viewer is at {address}; Ctrl-C ends it")
+        answer(as_json, {"url": address}, f"the viewer is at {address}; Ctrl-C ends it")
         if sys.stdout.isatty() if browser is None else browser:
             click.launch(address)
 
-    serve(settings, settings.viewer_port if port is None else port, ready)
+    with suppress(KeyboardInterrupt):  # its usual end
+        serve(settings, settings.viewer_port if port is None else port, ready)

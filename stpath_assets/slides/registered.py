@@ -143,13 +143,18 @@ def _trouble_at_url(source: Source, size_bytes: int) -> str | None:
     return None
 
 
+def name_without_suffix(name: str) -> str:
+    """Return a file's name without the ending of its format."""
+    return _SUFFIXES.sub("", name)
+
+
 def slide_id_from_name(name: str) -> str:
     """Make a slide_id from a file name: its stem with other characters than plain letters, digits and `_.-` as '_', up to 120
     long.
 
     Deterministic. A stem that is a valid slide_id stays as it is.
     """
-    stem = _SUFFIXES.sub("", name)
+    stem = name_without_suffix(name)
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", plain)
     plain = re.sub(r"\.{2,}", ".", plain).lstrip("_.-")[:MAX_ID]

@@ -10,6 +10,7 @@ stored parts, `working` locks a slide while a stage is computed, `ready` checks 
 
 from stpath_assets.stages.plan import STAGES, Plan, Stage, describe_model
 from stpath_assets.stages.ready import check_ready
+from stpath_assets.stages.settled import is_settled, settle
 from stpath_assets.stages.states import State, Survey, describe_differences, differences, stale_slides, states_of
 from stpath_assets.stages.wanted import Wanted, find_wanted, first_wanted
 from stpath_assets.stages.working import StageFailure, keep_failure, read_failures, working
@@ -23,6 +24,8 @@ __all__ = [
     "Survey",
     "Wanted",
     "check_ready",
+    "is_settled",
+    "settle",
     "describe_model",
     "differences",
     "find_wanted",
