@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -124,12 +125,12 @@ def test_export_and_predict_write_the_same_prediction(home: Path, tmp_path: Path
     scan = json.loads(sa("sql", "select uri from slides", "--home", home, "--format", "json").stdout)[0]["uri"]
     assert sa("export", "a", "--to", "h5ad", "--out", tmp_path / "a.h5ad", "--home", home).exit_code == 0
     told = ["--encoder", "demo", "--organ", "Breast", "--tech", "Visium", "--genes", "EPCAM,VIM"]
-    assert sa("predict", scan, "--out", tmp_path / "b.h5ad", *told).exit_code == 0
+    assert sa("predict", scan, "--out", tmp_path / "b.h5ad", "--home", home, *told).exit_code == 0
     a, b = (anndata.read_h5ad(tmp_path / n) for n in ("a.h5ad", "b.h5ad"))
     for data in (a, b):
         assert data.X.dtype == np.float32
         assert list(data.var_names) == ["EPCAM", "VIM"]
-        assert list(data.obs.columns) == ["tile_id", "library_id"]
+        assert list(data.obs.columns) == ["tile_id", "library_id", "array_row", "array_col"]
         assert set(data.obs["library_id"]) == {"a"}
         assert data.obsm["spatial"].shape == (data.n_obs, 2)
         assert data.uns["histo"]["method"] == "stpath"
@@ -137,6 +138,9 @@ def test_export_and_predict_write_the_same_prediction(home: Path, tmp_path: Path
         assert data.uns["histo"]["organ"] == "Breast"
         assert len(data.uns["histo"]["stpath_weights_sha256"]) == 64
     np.testing.assert_array_equal(a.obsm["spatial"], b.obsm["spatial"])
+    pd.testing.assert_frame_equal(a.obs, b.obs)
+    pd.testing.assert_frame_equal(a.var, b.var)
+    np.testing.assert_array_equal(a.uns["spatial"]["a"]["images"]["hires"], b.uns["spatial"]["a"]["images"]["hires"])
     np.testing.assert_allclose(a.X, b.X, atol=1e-5)
 
 

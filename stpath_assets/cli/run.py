@@ -110,7 +110,9 @@ def _materialize(settings: "Settings", rows: "Sequence[Registered]", listen: "Li
     for said in dict.fromkeys([*refused, *(said for o in outcomes for said in o.notes)]):
         note(said)
     failed = {
-        o.slide_id: [reason if o.slide_id in reason else f"{o.slide_id}: {reason}" for reason in o.errors]
+        o.slide_id: [
+            reason if reason.startswith(f"{o.slide_id}:") else f"{o.slide_id}: {reason}" for reason in o.errors
+        ]
         for o in outcomes
         if o.errors
     }

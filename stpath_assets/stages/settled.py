@@ -31,6 +31,8 @@ def is_settled(settings: Settings, rows: Sequence[Registered]) -> bool:
             return False
         if kept[row.slide_id] != _digest(settings, survey, row):
             return False
+        if any(slide_id == row.slide_id for _, slide_id in survey.failures):
+            return False
         if any(survey.state(stage, row).kind not in ("current", "nothing") for stage in STAGES):
             return False
     return True
@@ -46,11 +48,21 @@ def settle(settings: Settings, slide_ids: Iterable[str]) -> None:
 
 
 def _digest(settings: Settings, survey: Survey, row: Registered) -> str:
-    """Return the digest of a slide's parts and pictures, and of what is drawn."""
+    """Return the digest of what a run looks at: a slide's row, its scan's file, its parts and pictures, and what is drawn."""
     parts = sorted((table, part.digest) for (table, slide_id), part in survey.parts.items() if slide_id == row.slide_id)
     drawn = (settings.figure_genes, settings.max_lost, __version__)
-    text = json.dumps([parts, sorted(_files(pictures.folder_of(settings.home, row.slide_id))), drawn])
+    pictured = sorted(_files(pictures.folder_of(settings.home, row.slide_id)))
+    text = json.dumps([row.row_fingerprint.digest, _stat(row.uri), parts, pictured, drawn])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stat(uri: str) -> tuple[int, int] | None:
+    """Return size and time of a scan's file: another content of the same size is for the run to find."""
+    try:
+        stat = Path(uri).stat()
+    except OSError:  # a URL, or gone, which `states` says
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:

@@ -46,7 +46,15 @@ def test_a_predictor_of_one_phantom_predicts_the_other(demo_home: Path, tmp_path
     assert scores["pearson_r"].mean() > 0.3
     assert set(scores["model"]) == {"ridge:mine"}
     again = command(
-        "predict", demo_home / "inbox" / "phantom_A.tif", "--encoder", "demo", "--reference", out, "--out", h5ad
+        "predict",
+        demo_home / "inbox" / "phantom_A.tif",
+        "--encoder",
+        "demo",
+        "--reference",
+        out,
+        "--out",
+        h5ad,
+        "--force",
     )
     assert again.exit_code == 1
     assert "phantom_A: ridge:mine was fitted to this slide" in again.stderr

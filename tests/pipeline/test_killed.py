@@ -119,7 +119,7 @@ def test_ctrl_c_ends_the_run_and_not_one_slide(tmp_path: Path, sa) -> None:
     process = started(home, lambda: begun(home, "tile_grids/s0"))
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=100)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "bug" not in stderr
     # Interrupted between the file and its registration, the grid is taken up by the next run.
