@@ -30,6 +30,7 @@ ORDER = (
     "exports",
     "notebook",
     "viewer",
+    "report",
     "doctor",
     "demo",
     "defs",

@@ -17,6 +17,7 @@ from stpath_assets.cli.gigapath import gigapath
 from stpath_assets.cli.import_ import import_
 from stpath_assets.cli.maintain import maintain
 from stpath_assets.cli.predict import predict
+from stpath_assets.cli.report import report
 from stpath_assets.cli.retire import retire
 from stpath_assets.cli.run import run
 from stpath_assets.cli.sql import sql
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 _COMMANDS = (
-    add, get, run, fit, predict, view, sql, import_, export, retire, status, maintain, doctor, demo, gigapath, completion,
+    add, get, run, fit, predict, view, sql, import_, export, report, retire, status, maintain, doctor, demo, gigapath, completion,
 )  # fmt: skip
 for _command in _COMMANDS:
     main.add_command(_command)
