@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export DAGSTER_DISABLE_TELEMETRY := 1
 unexport VIRTUAL_ENV
 
-.PHONY: setup demo test lint dev bench clean
+.PHONY: setup demo test lint dev docs tutorial bench clean
 
 setup: $(VENV)/.ready
 
@@ -36,9 +36,20 @@ dev: setup
 	test -e $(STPATH_HOME)/dagster/dagster.yaml || cp dagster.yaml $(STPATH_HOME)/dagster/
 	DAGSTER_HOME=$(STPATH_HOME)/dagster $(BIN)/python -m stpath_assets.defs.dev
 
+# The documentation as a site, in build/site; a warning is an error.
+docs: setup
+	$(BIN)/mkdocs build --quiet --strict --config-file tools/mkdocs.yml
+
+# The tutorial, run from start to end as a notebook.
+tutorial: setup
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/jupytext --quiet --to notebook --output "$$folder/tutorial.ipynb" docs/tutorial.md && cd "$$folder" && \
+	PATH="$(CURDIR)/$(BIN):$$PATH" "$(CURDIR)/$(BIN)/python" -m pytest --nbmake --nbmake-timeout=600 -p no:cacheprovider tutorial.ipynb
+
 bench: setup
 	@failed=0; $(BIN)/python -m benchmarks || failed=1; $(BIN)/python -m benchmarks.tiles || failed=1; \
 	$(BIN)/python -m benchmarks.catalog || failed=1; $(BIN)/python -m benchmarks.cohort || failed=1; \
+	$(BIN)/python -m benchmarks.viewer || failed=1; \
 	$(BIN)/python -m benchmarks.features; $(BIN)/python -m benchmarks.serving; exit $$failed
 
 clean:

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     ui_hosts: str = Field(
         "", description="names under which a proxy serves the Dagster UI and the viewer, comma-separated"
     )
-    viewer_port: int = Field(3001, ge=1, le=65535, description="port of the slide viewer on 127.0.0.1")
+    viewer_port: int = Field(3100, ge=1, le=65535, description="port of the slide viewer on 127.0.0.1")
     inbox: str | None = Field(
         None,
         description="folders or URLs that are watched for new scans, comma-separated; unset: inbox/ in the data root",

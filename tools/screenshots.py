@@ -81,9 +81,8 @@ def shoot_dagster(page: "Page", address: str, slide_id: str, stage: str, folder:
 
 
 def save(page: "Page", path: Path) -> None:
-    """Save what is on the screen as PNG of 256 colours, a third of the size."""
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Save what is on the screen as a small PNG."""
+    Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(path, optimize=True)
     sys.stdout.write(f"{path}\n")
 
 

@@ -11,7 +11,7 @@ from stpath_assets.cli.options import answer, json_option, serving
 
 @click.command()
 @click.argument("slide_id", required=False, shell_complete=slides)
-@click.option("--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0 is any free one  [default: 3001]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0 is any free one  [default: 3100]")
 @click.option("--browser/--no-browser", default=None, help="Open a browser; by default if this is a terminal.")
 @json_option
 @serving
@@ -23,7 +23,7 @@ def view(slide_id: str | None, home: str | None, port: int | None, browser: bool
     \b
     stpath-assets view
     stpath-assets view phantom_B
-    ssh -L 3001:localhost:3001 server stpath-assets view --no-browser
+    ssh -L 3100:localhost:3100 server stpath-assets view --no-browser
     """
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry

@@ -4,6 +4,7 @@ scores = sa.evaluate(pred, "visium/outs")
 sa.plot(pred, ["ERBB2", "CD74"], "visium/outs")
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,22 @@ def plot(pred: "anndata.AnnData", genes: str | Sequence[str], spots: str | Path 
     of_genes = {gene: np.asarray(pred[:, [gene]].X)[:, 0] for gene in chosen}
     scale = "" if spots is None else ", log1p of counts per 10,000"
     if isinstance(genes, str):
-        return comparison(layout, {by: of_genes[genes]}, values.get(genes), title=f"{slide_id}: {genes}{scale}")
+        return _shown(comparison(layout, {by: of_genes[genes]}, values.get(genes), title=f"{slide_id}: {genes}{scale}"))
     said = by if spots is None else f"measured{scale}, above {by}"
-    return page(layout, {g: (values.get(g), of_genes[g]) for g in chosen}, title=f"{slide_id}: {said}")
+    return _shown(page(layout, {g: (values.get(g), of_genes[g]) for g in chosen}, title=f"{slide_id}: {said}"))
+
+
+def _shown(figure: "Figure") -> "Figure":
+    """Return a figure that a notebook shows: one that is made without pyplot has no picture there."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    def png() -> bytes:
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+        return buffer.getvalue()
+
+    figure._repr_png_ = png  # type: ignore[attr-defined]
+    return figure
 
 
 def read_measured(spots: str | Path | Spots) -> Spots:

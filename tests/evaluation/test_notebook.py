@@ -75,3 +75,8 @@ def test_what_cannot_be_scored_or_drawn_is_said(pred: object, phantom: tuple[Pat
         sa.evaluate(pred, tmp_path / "far_counts.tsv")
     with pytest.raises(SpotsError, match=r"^ERBB2: not measured"):
         sa.plot(pred, "ERBB2", tmp_path / "far_counts.tsv")
+
+
+def test_a_notebook_shows_the_figure(pred: object) -> None:
+    png = sa.plot(pred, "EPCAM")._repr_png_()  # type: ignore[attr-defined]
+    assert png.startswith(b"\x89PNG")

@@ -107,7 +107,7 @@ def test_metadata_is_small_and_shows_pictures_and_numbers(demo_home: Path) -> No
     assert list(prediction)[:2] == list(metrics)[:2] == ["summary", "viewer"]
     assert prediction["summary"].value == "200 genes by stpath-demo"
     assert str(metrics["summary"].value).startswith("mean Pearson r 0.5")
-    assert prediction["viewer"].value == "http://127.0.0.1:3001/slides/phantom_B"
+    assert prediction["viewer"].value == "http://127.0.0.1:3100/slides/phantom_B"
     assert empty["summary"].value == "nothing to compare with"
     assert metrics["mean_pearson_r"].value > 0.3
     assert metrics["n_spots"].value > 100

@@ -24,7 +24,7 @@ MODEL = {"model": "stpath-demo"}
 
 @pytest.fixture
 def client(finished_home: Path) -> TestClient:
-    return TestClient(create_app(load_settings(finished_home)), base_url="http://127.0.0.1:3001")  # type: ignore[arg-type]
+    return TestClient(create_app(load_settings(finished_home)), base_url="http://127.0.0.1:3100")  # type: ignore[arg-type]
 
 
 def get(client: TestClient, path: str, **question: str) -> Any:
@@ -135,7 +135,7 @@ def test_a_scan_that_is_gone_is_said(client: TestClient, finished_home: Path) ->
 
 @pytest.mark.parametrize(
     ("headers", "why"),
-    [({"host": "evil.example"}, "is not served here"), ({"host": "127.0.0.1.evil.example:3001"}, "is not served here")],
+    [({"host": "evil.example"}, "is not served here"), ({"host": "127.0.0.1.evil.example:3100"}, "is not served here")],
 )
 def test_other_names_are_refused(client: TestClient, headers: dict[str, str], why: str) -> None:
     answer = client.get("/api/slides", headers=headers)
@@ -227,7 +227,7 @@ def test_only_its_own_page_saves(client: TestClient) -> None:
     assert (
         client.put(f"{SLIDE}/regions", content=b"{}", headers={"content-type": "application/json"}).status_code == 400
     )
-    assert put(client, [square()], origin="http://127.0.0.1:3001").status_code == 200
+    assert put(client, [square()], origin="http://127.0.0.1:3100").status_code == 200
 
 
 def test_links(finished_home: Path) -> None:
