@@ -49,6 +49,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_every_page_is_reached_from_the_readme_in_two_steps() -> None:
+    def linked(page: Path) -> set[Path]:
+        targets = re.findall(r"\]\(([^)#]+\.md)", page.read_text())
+        return {(page.parent / t).resolve() for t in targets if not t.startswith("http")}
+
+    first = linked(ROOT / "README.md")
+    reached = first | {page for step in first for page in linked(step)}
+    assert {page.resolve() for page in (ROOT / "docs").rglob("*.md")} - reached == {
+        (ROOT / "docs" / "index.md").resolve()
+    }
+    assert len((ROOT / "README.md").read_text().splitlines()) < 100
+
+
 def test_the_map_of_the_readme_names_every_table() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(f"`{name}`" in text for name in TABLES)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stpath_assets.cli.options import common, complain, json_option, mpp_option, note
+from stpath_assets.cli.options import begin, common, complain, json_option, mpp_option, note
 
 if TYPE_CHECKING:
     from stpath_assets.ingestion import Entry
@@ -65,6 +65,7 @@ def add(
     for problem in problems:
         complain(problem)
     registry = Registry(Store.of(settings))
+    begin(f"reading {len(entries)} scan{'s' * (len(entries) != 1)}")
     if dry_run:
         from stpath_assets.cli.terminal import preview_table
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from stpath_assets.cli.options import common, json_option
+from stpath_assets.cli.options import begin, common, json_option
 
 
 @click.command()
@@ -33,4 +33,5 @@ def doctor(
 
     if compare != (tile is not None) or compare != (embedding is not None):
         raise click.UsageError("--gigapath, --tile and --embedding belong together")
+    begin("checking")
     sys.exit(0 if show_checks(all_checks(home, checksums, tile, embedding), as_json) else 1)

@@ -57,6 +57,12 @@ def answer(as_json: bool, data: Any, *lines: str) -> None:
             click.echo(line)
 
 
+def begin(what: str) -> None:
+    """Say at a terminal what a command begins with, if that takes a while."""
+    if sys.stderr.isatty():
+        click.echo(f"{what} …", err=True)
+
+
 def complain(message: str) -> None:
     """Print an error, one line on stderr."""
     click.echo(f"error: {one_line(message)}", err=True)

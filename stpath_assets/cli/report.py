@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from stpath_assets.cli.completion import slides
-from stpath_assets.cli.options import answer, common, json_option
+from stpath_assets.cli.options import answer, begin, common, json_option
 
 
 @click.command()
@@ -44,6 +44,7 @@ def report(
     destination.check(path, (".html",), "a report", force)
     if pages is not None:
         destination.check(pages, (), "a folder of pages", force)
+    begin("asking the catalog")
     rows = Registry(Store.of(settings)).choose([] if slide_id is None else [slide_id])
     if slide_id is not None:
         write_slide(settings, slide_id, path)

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from stpath_assets.cli.options import common, json_option
+from stpath_assets.cli.options import begin, common, json_option
 
 
 @click.command()
@@ -29,6 +29,7 @@ def status(home: str | None, as_json: bool) -> None:
 
     settings = load_settings(home)
     store = Store.of(settings)
+    begin("comparing what is stored with what would be made")
     rows = [
         {"slide": row.slide_id, "status": row.status, **{name: str(state) for name, state in states.items()}}
         for row, states in states_of(store, Plan(settings))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ Row = dict[str, Any]
 _MOST_GENES = 25
 _THUMBNAIL_PX, _FIGURE_PX = 120, 760
 _MOST_FIGURES = 4
+_MOST_MAPS, _MAP_PX = 40, 480
+"""So that the report of a large cohort can still be mailed."""
+
 _OF_PROVENANCE = (
     "encoder", "encoder_weights_sha256", "encoder_precision", "model", "stpath_weights_sha256", "vocabulary_sha256", "dtype",
     "tile_mpp", "tile_px", "tile_stride", "organ", "tech",
@@ -44,6 +48,7 @@ class Cohort:
     scores: list[tuple[str, list[Row]]]
     comparisons: list[Row]
     genes: list[Row]
+    maps: list[tuple[str, str]]
     provenance: list[Row]
     licences: list[str]
     has_demo: bool
@@ -87,6 +92,7 @@ def cohort_of(settings: Settings) -> Cohort:
                 f"""select gene, organ, model, patients, r, r_low, r_high, r_beyond_depth, r_depth from gene_reliability
                 where protocol = 'tutorial:raw_log1p' order by r desc nulls last limit {_MOST_GENES}""",
             ),
+            maps=_maps(settings, [row["slide_id"] for row in slides]),
             provenance=_provenance(catalog, "true"),
             licences=_licences(catalog, [row["model"] for row in models]),
             has_demo=any(row["model"] == DEMO for row in models),
@@ -240,6 +246,26 @@ def _licences(catalog: Catalog, models: Sequence[str]) -> list[str]:
 def _thumbnail(settings: Settings, slide_id: str) -> str | None:
     path = pictures.folder_of(settings.home, slide_id) / "tiles.png"
     return pictures.small_jpeg_of(path, _THUMBNAIL_PX) if path.exists() else None
+
+
+def _maps(settings: Settings, slide_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return small copies of pictures that compare slides: r of slides by genes for each model, and a map of each slide, of the
+    gene that most of them have a map of. Each is (title, data URI).
+    """
+    home = settings.home
+    found = [
+        (p.stem.replace("_", " "), pictures.small_jpeg_of(p, _FIGURE_PX))
+        for p in sorted((home / "figures").glob("cohort_*.png"))
+    ]
+    drawn = {s: {p.name: p for p in pictures.folder_of(home, s).glob("map_*.png")} for s in slide_ids}
+    names = Counter(name for paths in drawn.values() for name in paths)
+    if not names:
+        return found
+    name = min(names, key=lambda n: (-names[n], n))
+    some = [(s, paths[name]) for s, paths in drawn.items() if name in paths][:_MOST_MAPS]
+    return found + [
+        (f"{s}: {Path(name).stem.removeprefix('map_')}", pictures.small_jpeg_of(p, _MAP_PX)) for s, p in some
+    ]
 
 
 def _figures(settings: Settings, slide_id: str) -> list[tuple[str, str]]:

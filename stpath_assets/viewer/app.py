@@ -37,6 +37,8 @@ _HEADERS = {
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    # Pages of others cannot show our pictures either.
+    "cross-origin-resource-policy": "same-origin",
 }
 _FOR_A_DAY = {"cache-control": "private, max-age=86400, immutable"}
 _THUMBNAIL_PX, _CROP_PX = 400, 224

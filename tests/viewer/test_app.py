@@ -58,6 +58,7 @@ def test_pages_and_pictures(client: TestClient) -> None:
         answer = client.get(page)
         assert answer.status_code == 200
         assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert client.get(f"{SLIDE}/thumbnail.jpg").headers["cross-origin-resource-policy"] == "same-origin"
 
 
 def test_values_are_those_of_the_catalog(client: TestClient, finished_home: Path) -> None:
