@@ -79,12 +79,16 @@ def bring_up_to_date(
     ids, failed = [row.slide_id for row in rows], dict[str, list[str]]()
     with progress_bars() as listen:
         from stpath_assets.evaluation.results import rows_of
-        from stpath_assets.stages import is_settled
+        from stpath_assets.stages import Plan, is_settled
 
         settled = not recheck and is_settled(settings, rows)
         if not settled:
             failed = _materialize(settings, rows, listen)
+        plan = Plan(settings)
+        refused = dict.fromkeys(said for row in rows for said in plan.references(row)[1])
         results = list(rows_of(store, [slide_id for slide_id in ids if slide_id not in failed]))
+    for said in refused:  # predictors that may not predict a slide: each run says so
+        note(said)
     if as_json:
         told = [{"slide_id": slide_id, "failed": reasons} for slide_id, reasons in failed.items()]
         click.echo(json.dumps([*results, *told], indent=1))
@@ -100,14 +104,12 @@ def _materialize(settings: "Settings", rows: "Sequence[Registered]", listen: "Li
     """Take slides through all stages, print notes and errors, and return the reasons of those that failed."""
     from stpath_assets.defs.materialize import materialize
     from stpath_assets.progress import listening
-    from stpath_assets.stages import Plan, check_ready, settle
+    from stpath_assets.stages import check_ready, settle
 
     check_ready(settings, rows)
     with listening(listen):
         outcomes = materialize(settings, [row.slide_id for row in rows])
-    plan = Plan(settings)
-    refused = [said for row in rows for said in plan.references(row)[1]]
-    for said in dict.fromkeys([*refused, *(said for o in outcomes for said in o.notes)]):
+    for said in dict.fromkeys(said for o in outcomes for said in o.notes):
         note(said)
     failed = {
         o.slide_id: [

@@ -26,12 +26,11 @@ def is_settled(settings: Settings, rows: Sequence[Registered]) -> bool:
     if any(row.slide_id not in kept for row in rows):
         return False
     survey = Survey(store, plan)
+    parts, failed = _parts(survey), {slide_id for _, slide_id in survey.failures}
     for row in rows:
         if any(getattr(row, f"asked_{name}") != value for name, value in settings.asked.items()):
             return False
-        if kept[row.slide_id] != _digest(settings, survey, row):
-            return False
-        if any(slide_id == row.slide_id for _, slide_id in survey.failures):
+        if row.slide_id in failed or kept[row.slide_id] != _digest(settings, parts.get(row.slide_id, []), row):
             return False
         if any(survey.state(stage, row).kind not in ("current", "nothing") for stage in STAGES):
             return False
@@ -41,15 +40,24 @@ def is_settled(settings: Settings, rows: Sequence[Registered]) -> bool:
 def settle(settings: Settings, slide_ids: Iterable[str]) -> None:
     """Note how a run left slides."""
     survey = Survey(Store.of(settings), Plan(settings))
-    rows, kept = {row.slide_id: row for row in survey.rows}, _read(settings.home)
-    kept |= {slide_id: _digest(settings, survey, rows[slide_id]) for slide_id in slide_ids if slide_id in rows}
+    rows, parts, kept = {row.slide_id: row for row in survey.rows}, _parts(survey), _read(settings.home)
+    for slide_id in slide_ids:
+        if slide_id in rows:
+            kept[slide_id] = _digest(settings, parts.get(slide_id, []), rows[slide_id])
     with atomic_file(_path(settings.home)) as draft:
         draft.write_text(json.dumps(kept))
 
 
-def _digest(settings: Settings, survey: Survey, row: Registered) -> str:
+def _parts(survey: Survey) -> dict[str, list[tuple[str, str]]]:
+    """Return table and digest of each slide's parts, sorted."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for (table, slide_id), part in sorted(survey.parts.items()):
+        found.setdefault(slide_id, []).append((table, part.digest))
+    return found
+
+
+def _digest(settings: Settings, parts: list[tuple[str, str]], row: Registered) -> str:
     """Return the digest of what a run looks at: a slide's row, its scan's file, its parts and pictures, and what is drawn."""
-    parts = sorted((table, part.digest) for (table, slide_id), part in survey.parts.items() if slide_id == row.slide_id)
     drawn = (settings.figure_genes, settings.max_lost, __version__)
     pictured = sorted(_files(pictures.folder_of(settings.home, row.slide_id)))
     text = json.dumps([row.row_fingerprint.digest, _stat(row.uri), parts, pictured, drawn])
