@@ -157,17 +157,14 @@ def _register(registry: Any, entries: list["Entry"], told: list[dict[str, Any]] 
 
 def _changed(outcome: "Added") -> list[str]:
     """Return a note if a slide's id is not the name of its file."""
-    from stpath_assets.slides import name_without_suffix
+    from stpath_assets.slides import name_without_suffix, slide_id_from_name
 
     row = outcome.row
     stem = name_without_suffix(Path(outcome.entry.scan).name)
     if row is None or outcome.entry.known.slide_id is not None or row.slide_id == stem:
         return []
-    why = (
-        "that id belongs to another scan"
-        if row.slide_id.startswith(f"{stem}-")
-        else "an id has plain letters, digits and _ . -"
-    )
+    taken = row.slide_id != slide_id_from_name(Path(outcome.entry.scan).name)
+    why = "that id belongs to another scan" if taken else "an id has plain letters, digits and _ . -"
     return [f"{Path(outcome.entry.scan).name} is registered as {row.slide_id}: {why}; --id gives another"]
 
 

@@ -113,7 +113,8 @@ def _materialize(settings: "Settings", rows: "Sequence[Registered]", listen: "Li
         note(said)
     failed = {
         o.slide_id: [
-            reason if reason.startswith(f"{o.slide_id}:") else f"{o.slide_id}: {reason}" for reason in o.errors
+            reason if reason.startswith((f"{o.slide_id}:", f"{o.slide_id}.")) else f"{o.slide_id}: {reason}"
+            for reason in o.errors
         ]
         for o in outcomes
         if o.errors

@@ -132,7 +132,7 @@ def test_ours_come_back_exactly(store: Store, tmp_path: Path, mpp: float | tuple
 def test_a_file_of_the_demo_says_so_and_does_not_pass_for_gigapath(
     store: Store, row: Registered, tmp_path: Path
 ) -> None:
-    from stpath_assets.exports import write_trident
+    from stpath_assets.exports.trident import write_trident
 
     store_tiles(store, row, TileParameters(layout=RegularGrid(stride=0.75)))
     store_features(store, row, EncoderChoice("demo"))

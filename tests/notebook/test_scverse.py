@@ -44,14 +44,8 @@ def test_scanpy_goes_on_from_it(pred: anndata.AnnData, tmp_path: Path) -> None:
     sc.pp.log1p(pred.copy())
     said = (tmp_path / "said.txt").read_text()
     assert "already log-transformed" in said, "the logarithm is not taken twice by mistake"
-    data = pred.copy()
-    sc.pp.pca(data, n_comps=5)
-    sc.pp.neighbors(data, n_neighbors=5)
-    sc.tl.umap(data)
-    sc.tl.leiden(data, flavor="igraph", n_iterations=2, directed=False)
-    axes = sc.pl.embedding(data, basis="spatial", color="EPCAM", show=False)
-    assert axes is not None
-    assert data.obsm["X_umap"].shape == (data.n_obs, 2)
+    axes = sc.pl.embedding(pred, basis="spatial", color="EPCAM", show=False)
+    assert axes.collections, "tiles are drawn"
 
 
 def test_squidpy_goes_on_from_it(pred: anndata.AnnData, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ SAID = {
 def test_each_bad_scan_is_one_line_and_the_good_ones_are_added(inbox: Path, tmp_path: Path) -> None:
     ran = sa("add", inbox / "good one.tif", *(inbox / n for n in SAID), inbox / "other" / "good one.tif", cwd=tmp_path)
     assert ran.returncode == 1
-    lines = ran.stderr.splitlines()
+    lines = [line for line in ran.stderr.splitlines() if not line.startswith("note: good one.tif is registered as ")]
     assert len(lines) == len(SAID), ran.stderr
     for line, (name, said) in zip(lines, SAID.items(), strict=True):
         assert line.startswith("error: ")
@@ -221,6 +221,8 @@ def test_each_bad_scan_is_one_line_and_the_good_ones_are_added(inbox: Path, tmp_
     assert added[0] == "good_one"
     assert added[1].startswith("good_one-")
     assert len(added) == 3, "two slides, and a summary"
+    assert "note: good one.tif is registered as good_one: an id has plain letters, digits and _ . -" in ran.stderr
+    assert f"note: good one.tif is registered as {added[1]}: that id belongs to another scan" in ran.stderr
 
 
 @pytest.mark.parametrize("mpp", ["0", "-1", "nan", "264"])

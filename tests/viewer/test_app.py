@@ -22,9 +22,20 @@ SLIDE = "/api/slides/a"
 MODEL = {"model": "stpath-demo"}
 
 
+def serve(home: Path) -> TestClient:
+    return TestClient(create_app(load_settings(home)), base_url="http://127.0.0.1:3100")  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def client(finished_home: Path) -> TestClient:
-    return TestClient(create_app(load_settings(finished_home)), base_url="http://127.0.0.1:3100")  # type: ignore[arg-type]
+    """The viewer of a copy that a test may change."""
+    return serve(finished_home)
+
+
+@pytest.fixture(scope="module")
+def reading(finished: Path) -> TestClient:
+    """The viewer of the root that all tests share: nothing is changed."""
+    return serve(finished / "home")
 
 
 def get(client: TestClient, path: str, **question: str) -> Any:
@@ -39,31 +50,31 @@ def size_of(answer: httpx.Response) -> tuple[int, int]:
     return Image.open(io.BytesIO(answer.content)).size
 
 
-def test_slides_and_what_is_known_of_them(client: TestClient) -> None:
-    [slide] = get(client, "/api/slides")["slides"]
+def test_slides_and_what_is_known_of_them(reading: TestClient) -> None:
+    [slide] = get(reading, "/api/slides")["slides"]
     assert (slide["slide_id"], slide["organ"], slide["predicted"], slide["measured"]) == ("a", "Breast", True, True)
-    about = get(client, SLIDE)
+    about = get(reading, SLIDE)
     assert (about["width"], about["height"], about["stretch_y"], about["mpp"]) == (1600, 1200, 1.0, 0.5)
     assert about["models"] == [{"model": "stpath-demo", "genes": 2, "note": "demo weights, not biology"}]
 
 
-def test_pages_and_pictures(client: TestClient) -> None:
-    about = get(client, SLIDE)
-    assert size_of(client.get(f"{SLIDE}/picture/{about['version']}/11/0_0.jpg")) == (512, 512)
-    assert size_of(client.get(f"{SLIDE}/picture/{about['version']}/11/3_2.jpg")) == (64, 176)
-    assert size_of(client.get(f"{SLIDE}/thumbnail.jpg")) == (400, 300)
-    tile = get(client, f"{SLIDE}/expression", gene="VIM", **MODEL)["tile_id"][0]
-    assert size_of(client.get(f"{SLIDE}/tiles/{tile}.jpg")) == (224, 224)
+def test_pages_and_pictures(reading: TestClient) -> None:
+    about = get(reading, SLIDE)
+    assert size_of(reading.get(f"{SLIDE}/picture/{about['version']}/11/0_0.jpg")) == (512, 512)
+    assert size_of(reading.get(f"{SLIDE}/picture/{about['version']}/11/3_2.jpg")) == (64, 176)
+    assert size_of(reading.get(f"{SLIDE}/thumbnail.jpg")) == (400, 300)
+    tile = get(reading, f"{SLIDE}/expression", gene="VIM", **MODEL)["tile_id"][0]
+    assert size_of(reading.get(f"{SLIDE}/tiles/{tile}.jpg")) == (224, 224)
     for page in ("/", "/slides/a"):
-        answer = client.get(page)
+        answer = reading.get(page)
         assert answer.status_code == 200
         assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert client.get(f"{SLIDE}/thumbnail.jpg").headers["cross-origin-resource-policy"] == "same-origin"
+    assert reading.get(f"{SLIDE}/thumbnail.jpg").headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def test_values_are_those_of_the_catalog(client: TestClient, finished_home: Path) -> None:
-    shown = get(client, f"{SLIDE}/expression", gene="VIM", **MODEL)
-    with Catalog(load_settings(finished_home)) as catalog:
+def test_values_are_those_of_the_catalog(reading: TestClient, finished: Path) -> None:
+    shown = get(reading, f"{SLIDE}/expression", gene="VIM", **MODEL)
+    with Catalog(load_settings(finished / "home")) as catalog:
         rows = catalog.sql(
             "select tile_id, expression_log1p, center_x_px from gene_map('a', 'VIM') order by tile_id"
         ).fetchall()
@@ -74,19 +85,19 @@ def test_values_are_those_of_the_catalog(client: TestClient, finished_home: Path
     np.testing.assert_allclose(shown["value"], [r[1] for r in rows], atol=6e-5)
     assert shown["x"] == [r[2] for r in rows]
     assert shown["limits"]["slide"][0] < shown["limits"]["slide"][1]
-    measured = get(client, f"{SLIDE}/measured", gene="VIM", **MODEL)
+    measured = get(reading, f"{SLIDE}/measured", gene="VIM", **MODEL)
     assert measured["spot_id"] == [r[0] for r in counts]
     np.testing.assert_allclose(measured["value"], np.log1p([r[1] for r in counts]), atol=6e-5)
     assert measured["radius"] == pytest.approx(60 * 0.275)
-    assert {g["gene"] for g in get(client, f"{SLIDE}/genes", **MODEL)["genes"]} == {"EPCAM", "VIM"}
+    assert {g["gene"] for g in get(reading, f"{SLIDE}/genes", **MODEL)["genes"]} == {"EPCAM", "VIM"}
 
 
-def test_a_tile_has_its_genes_and_those_alike(client: TestClient) -> None:
-    tiles = get(client, f"{SLIDE}/expression", gene="VIM", **MODEL)["tile_id"]
-    tile = get(client, f"{SLIDE}/tiles/{tiles[0]}", **MODEL)
+def test_a_tile_has_its_genes_and_those_alike(reading: TestClient) -> None:
+    tiles = get(reading, f"{SLIDE}/expression", gene="VIM", **MODEL)["tile_id"]
+    tile = get(reading, f"{SLIDE}/tiles/{tiles[0]}", **MODEL)
     assert {g["gene"] for g in tile["genes"]} == {"EPCAM", "VIM"}
     assert tile["genes"][0]["z"] >= tile["genes"][1]["z"]
-    alike = get(client, f"{SLIDE}/tiles/{tiles[0]}/similar")["tiles"]
+    alike = get(reading, f"{SLIDE}/tiles/{tiles[0]}/similar")["tiles"]
     assert 0 < len(alike) <= 8
     assert tiles[0] not in {t["tile_id"] for t in alike}
     assert [t["similarity"] for t in alike] == sorted((t["similarity"] for t in alike), reverse=True)
@@ -108,16 +119,16 @@ def test_a_tile_has_its_genes_and_those_alike(client: TestClient) -> None:
         (f"{SLIDE}/tiles/x' or '1'='1?model=stpath-demo", 404, "its grid has no tile"),
     ],
 )
-def test_what_is_not_there_is_one_line(client: TestClient, path: str, status: int, why: str) -> None:
-    answer = client.get(path)
+def test_what_is_not_there_is_one_line(reading: TestClient, path: str, status: int, why: str) -> None:
+    answer = reading.get(path)
     assert answer.status_code == status
     said = answer.json()["error"]
     assert why in said
     assert "\n" not in said
 
 
-def test_a_slide_that_is_not_there_has_a_page_that_says_so(client: TestClient) -> None:
-    answer = client.get("/slides/nope")
+def test_a_slide_that_is_not_there_has_a_page_that_says_so(reading: TestClient) -> None:
+    answer = reading.get("/slides/nope")
     assert answer.status_code == 404
     assert "missing.js" in answer.text
 
@@ -138,8 +149,8 @@ def test_a_scan_that_is_gone_is_said(client: TestClient, finished_home: Path) ->
     ("headers", "why"),
     [({"host": "evil.example"}, "is not served here"), ({"host": "127.0.0.1.evil.example:3100"}, "is not served here")],
 )
-def test_other_names_are_refused(client: TestClient, headers: dict[str, str], why: str) -> None:
-    answer = client.get("/api/slides", headers=headers)
+def test_other_names_are_refused(reading: TestClient, headers: dict[str, str], why: str) -> None:
+    answer = reading.get("/api/slides", headers=headers)
     assert answer.status_code == 403
     assert why in answer.json()["error"]
 
@@ -160,6 +171,7 @@ def put(client: TestClient, features: list[Any], before: str = "none", **headers
     )
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_regions_are_kept_and_edit_the_tiles(client: TestClient, finished_home: Path) -> None:
     assert get(client, f"{SLIDE}/regions")["digest"] == "none"
     answer = put(client, [square(), square("Ignore", 400, 300, 200)])

@@ -136,6 +136,7 @@ def test_limits_and_colours(page: "Page") -> None:
 def test_a_tile_shows_its_genes_and_those_alike(page: "Page") -> None:
     page.mouse.click(CENTER["x"], CENTER["y"])
     page.wait_for_selector("#similar img")
+    page.wait_for_selector("#tile-genes tr:nth-child(2)")
     assert page.locator("#tile-genes tr").count() == 2
     assert "tissue" in text(page, "#tile-facts")
     page.wait_for_function("() => document.getElementById('tile-picture').naturalWidth === 224")
