@@ -249,4 +249,7 @@ def test_a_scan_with_flipped_bytes_is_one_line_of_a_run(tmp_path: Path) -> None:
     (line,) = [line for line in ran.stderr.splitlines() if not line.startswith("note: ")]
     assert line.startswith("error: hurt.tif: level 0 cannot be read at x=")
     assert "damaged, copy or scan it again" in line
-    assert [row["slide_id"] for row in json.loads(ran.stdout)] == ["well"]
+    well, hurt = json.loads(ran.stdout)
+    assert well["slide_id"] == "well"
+    assert hurt["slide_id"] == "hurt"
+    assert hurt["failed"] == [line.removeprefix("error: ")]
