@@ -24,6 +24,13 @@ from tests.roots import (  # noqa: F401
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo is made by whoever asks for it first, and takes half a minute: begin with it, so that the other process does
+    something else meanwhile.
+    """
+    items.sort(key=lambda item: "pipeline/test_demo" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's settings or data root."""

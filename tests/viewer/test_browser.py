@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,9 @@ def browser() -> Iterator["Browser"]:
         yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
 
-@pytest.fixture
-def home(finished: Path, tmp_path: Path) -> Path:
-    """The scan is read where `finished` has it."""
-    copy_home(finished / "home", tmp_path / "home")
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def address(home: Path) -> Iterator[str]:
+@contextmanager
+def served(home: Path) -> Iterator[str]:
+    """The address of a viewer of a data root, in a thread."""
     import uvicorn
 
     config = uvicorn.Config(create_app(load_settings(home)), port=0, log_level="error", lifespan="off")  # type: ignore[arg-type]
@@ -57,9 +52,16 @@ def address(home: Path) -> Iterator[str]:
     thread.join(10)
 
 
-@pytest.fixture
-def page(browser: "Browser", address: str) -> Iterator["Page"]:
-    """Slide `a` with its first gene. A line in the console, or a request that fails, fails the test."""
+@pytest.fixture(scope="module")
+def address(finished: Path) -> Iterator[str]:
+    """A viewer of the root that all tests share."""
+    with served(finished / "home") as found:
+        yield found
+
+
+@contextmanager
+def opened(browser: "Browser", address: str) -> Iterator["Page"]:
+    """Slide `a` with its first gene. A line in the console, or a request that fails, is an error."""
     page, wrong = browser.new_page(viewport={"width": 1440, "height": 900}), list[str]()
     # Canvas2D: reading pixels is slow, which only these tests do.
     page.on("console", lambda said: None if said.text.startswith("Canvas2D") else wrong.append(said.text))
@@ -70,6 +72,12 @@ def page(browser: "Browser", address: str) -> Iterator["Page"]:
     yield page
     page.close()
     assert wrong == []
+
+
+@pytest.fixture
+def page(browser: "Browser", address: str) -> Iterator["Page"]:
+    with opened(browser, address) as found:
+        yield found
 
 
 def painted(page: "Page", view: str = "predicted") -> int:
@@ -149,6 +157,12 @@ def test_a_tile_shows_its_genes_and_those_alike(page: "Page") -> None:
     assert text(page, "#tile-facts dd >> nth=0") != chosen
 
 
+def test_a_tile_under_the_pointer_says_its_highest_genes(page: "Page") -> None:
+    page.mouse.move(CENTER["x"], CENTER["y"])
+    page.wait_for_function("() => document.getElementById('status').innerText.includes('highest z: ')")
+    assert text(page, "#status").startswith("r0000")
+
+
 def test_measured_spots_lie_beside_it(page: "Page") -> None:
     page.keyboard.press("m")
     page.wait_for_selector("#measured canvas.marks")
@@ -159,7 +173,14 @@ def test_measured_spots_lie_beside_it(page: "Page") -> None:
     assert painted(page, "predicted") > 5_000
 
 
-def test_a_region_is_drawn_and_kept(page: "Page", home: Path) -> None:
+def test_a_region_is_drawn_and_kept(browser: "Browser", finished: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    copy_home(finished / "home", home)
+    with served(home) as address, opened(browser, address) as page:
+        draw_and_save(page, home)
+
+
+def draw_and_save(page: "Page", home: Path) -> None:
     page.keyboard.press("d")
     assert page.get_attribute("#region-draw", "aria-pressed") == "true"
     for x, y in ((300, 250), (700, 250), (700, 600), (300, 600), (310, 400)):

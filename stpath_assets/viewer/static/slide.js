@@ -134,9 +134,27 @@ function showMeasured(on) {
   keepAddress();
 }
 
-// The value under the pointer.
+const REST_MS = 300;
+
+// The value under the pointer, and where it rests on a tile, the genes that are highest there.
 function hover(shown) {
   const OSD = window.OpenSeadragon;
+  let rest = null;
+  let asking = false;
+  let over = -1;
+  const highest = async (index, said) => {
+    if (asking || !state.model) return; // one question at a time: a large panel takes a while
+    asking = true;
+    try {
+      const { genes } = await ask(`${path}/tiles/${encodeURIComponent(shown.marks.id[index])}`, { model: state.model });
+      const top = genes.slice(0, 3).filter((g) => g.z !== null).map((g) => `${g.gene} ${g.z.toFixed(1)}`);
+      if (over === index && top.length) at("status").textContent = `${said} · highest z: ${top.join(", ")}`;
+    } catch {
+      // a click says what is wrong
+    } finally {
+      asking = false;
+    }
+  };
   const tracker = new OSD.MouseTracker({
     element: shown.viewer.canvas,
     preProcessEventHandler: (info) => {
@@ -144,11 +162,15 @@ function hover(shown) {
     },
     moveHandler: (event) => {
       const index = shown.markAt(event.position);
+      if (index === over) return;
+      over = index;
+      clearTimeout(rest);
       if (index < 0) return;
       const { marks } = shown;
-      const unit = marks.unit ?? "";
+      const said = `${marks.id[index]}: ${number(marks.value[index])} ${marks.unit ?? ""}`;
       at("status").classList.remove("error");
-      at("status").textContent = `${marks.id[index]}: ${number(marks.value[index])} ${unit}`;
+      at("status").textContent = said;
+      if (!marks.radius) rest = setTimeout(() => highest(index, said), REST_MS);
     },
   });
   tracker.setTracking(true);
