@@ -43,7 +43,7 @@ def test_it_runs_from_the_wheel_alone(wheel: Path, drawn_slide: Path, tmp_path: 
         "print(repr(sa.open_slide(sys.argv[2])))"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "site"), str(tmp_path)],
+        [sys.executable, "-c", code, str(tmp_path / "site"), str(drawn_slide)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

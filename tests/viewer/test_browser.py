@@ -170,6 +170,8 @@ def test_measured_spots_lie_beside_it(page: "Page") -> None:
     page.wait_for_function("() => document.querySelector('#measured .marks').width > 100")
     page.wait_for_timeout(600)
     assert painted(page, "measured") > 50
+    page.select_option("#limits", "each")
+    page.wait_for_function("() => / to /.test(document.getElementById('measured-said').innerText)")
     assert painted(page, "predicted") > 5_000
 
 

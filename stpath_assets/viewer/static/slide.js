@@ -39,8 +39,8 @@ const number = (value) => (value === null || value === undefined ? "–" : value
 function limitsNow() {
   const kind = at("limits").value;
   if (kind === "own") return [Number(at("low").value), Number(at("high").value)];
-  const [low, high] = state.expression.limits[kind];
-  const measured = at("show-measured").checked ? state.measured : null;
+  const [low, high] = state.expression.limits[kind === "each" ? "slide" : kind];
+  const measured = at("show-measured").checked && kind !== "each" ? state.measured : null;
   return measured ? [Math.min(low, measured.limits[0]), Math.max(high, measured.limits[1])] : [low, high];
 }
 
@@ -61,7 +61,12 @@ async function paint() {
   drawBar(at("bar"), colours);
   const look = { colours, limits, opacity: state.shown ? Number(at("opacity").value) / 100 : 0 };
   view.setLook(look);
-  beside?.setLook({ ...look, opacity: state.shown ? 1 : 0 });
+  const apart = at("limits").value === "each" && state.measured ? state.measured.limits : null;
+  beside?.setLook({ ...look, limits: apart ?? limits, opacity: state.shown ? 1 : 0 });
+  const scale = apart ? `${number(apart[0])} to ${number(apart[1])}` : "same colours";
+  at("measured-said").textContent = state.measured
+    ? `${state.expression.gene}, measured (${state.measured.unit}), ${scale}`
+    : `${state.expression.gene} was not measured here`;
 }
 
 function describe() {
@@ -75,9 +80,6 @@ function describe() {
       ? `Pearson r ${number(score.pearson_r)} (${number(score.pearson_low)} to ${number(score.pearson_high)}) over ${score.n_spots} spots`
       : null,
   ].filter(Boolean).join(" · ");
-  at("measured-said").textContent = measured
-    ? `${expression.gene}, measured (${measured.unit}), same colours`
-    : `${expression.gene} was not measured here`;
   at("predicted").querySelector(".openseadragon-canvas")
     ?.setAttribute("aria-label", `Slide ${slideId}, ${at("predicted-said").textContent}; arrows move, plus and minus zoom`);
 }
