@@ -1,5 +1,7 @@
 """`fit`: fits a predictor to registered slides with measured spots."""
 
+from pathlib import Path
+
 import click
 
 from stpath_assets.cli.options import answer, common, json_option
@@ -21,7 +23,8 @@ MOST_VARIABLE = 50
     show_default=True,
     help="Fit also without each patient, to predict its slides.",
 )
-@click.option("--out", type=click.Path(dir_okay=False), help="Also write it to this .npz, for predict --reference.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write it to this .npz, for predict --reference.")
+@click.option("--force", is_flag=True, help="Replace the file of --out.")
 @json_option
 @common
 def fit(
@@ -31,7 +34,8 @@ def fit(
     genes: str | None,
     scale: str,
     copies: bool,
-    out: str | None,
+    out: Path | None,
+    force: bool,
     as_json: bool,
     home: str | None,
 ) -> None:
@@ -46,6 +50,7 @@ def fit(
     from stpath_assets.cli.terminal import progress_bars
     from stpath_assets.defs.materialize import record_references
     from stpath_assets.evaluation.fitting import Asked, store_reference
+    from stpath_assets.exports import destination
     from stpath_assets.prediction.panels import absolute
     from stpath_assets.prediction.references import load_reference, read_references
     from stpath_assets.progress import listening
@@ -54,6 +59,8 @@ def fit(
 
     settings = load_settings(home)
     store = Store.of(settings)
+    if out is not None:
+        destination.check(out, (".npz",), "a fitted predictor", force)
     asked = Asked(name, model, split_genes(slides), absolute(genes or str(MOST_VARIABLE)), scale, copies)
     with progress_bars() as listen, listening(listen):
         fitted, now = store_reference(store, asked)

@@ -204,3 +204,10 @@ def test_the_terminal_is_told_at_once() -> None:
     assert code in (0, 1)
     assert said
     assert first < 5
+
+
+@pytest.mark.parametrize(("name", "why"), [("a.txt", "a fitted predictor ends in .npz"), ("no/a.npz", "make it first")])
+def test_where_to_write_a_predictor_is_checked_first(finished_home: Path, tmp_path: Path, name: str, why: str) -> None:
+    ran = command("fit", "mine", "--slides", "cohort", "--home", finished_home, "--out", tmp_path / name)
+    assert ran.exit_code == 1
+    assert why in ran.stderr
