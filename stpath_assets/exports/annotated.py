@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpath_assets.catalog import open_catalog
+from stpath_assets.catalog import Catalog
 from stpath_assets.errors import StorageError, StpathError
 from stpath_assets.evaluation import RAW
 from stpath_assets.features import read_features
@@ -21,6 +21,7 @@ from stpath_assets.storage import Store
 from stpath_assets.storage.lake import quote
 from stpath_assets.tables import STPATH_PREDICTIONS
 from stpath_assets.tiles import require_current_grid
+from stpath_assets.vocabulary import tokens
 from stpath_assets.vocabulary.genes import Vocabulary
 
 if TYPE_CHECKING:
@@ -55,24 +56,31 @@ def prediction_of(settings: Settings, slide_id: str, model: str | None = None) -
 def add_reliability(prediction: "anndata.AnnData", settings: Settings) -> "anndata.AnnData":
     """Add to var how well the model predicts each gene in the organ, over the patients of the settings' data root.
 
-    The columns are `RELIABILITY`. Without a lake, or before anything was scored, nothing is known.
+    The columns are `RELIABILITY`. Without a lake, or before anything was scored, nothing is known. A lake that cannot be asked is
+    a warning: the prediction itself does not need it.
     """
-    r, patients = (np.zeros(prediction.n_vars) for _ in RELIABILITY)
-    r[:] = np.nan
-    store, histo = Store.of(settings), prediction.uns["histo"]
-    if store.is_there():
-        organ = str(histo.get("organ", ""))
-        with open_catalog(settings.home) as catalog:
-            rows = catalog.sql(
-                f"select gene, r, patients from gene_reliability where model = {quote(str(histo['model']))} "
-                f"and protocol = '{_PROTOCOL}' and concat(organ, '') = {quote(organ)}"
-            ).fetchall()
-        at = {gene: i for i, gene in enumerate(prediction.var_names)}
-        for gene, value, count in rows:
-            if gene in at:
-                r[at[gene]], patients[at[gene]] = value, count
-    prediction.var[RELIABILITY[0]], prediction.var[RELIABILITY[1]] = r, patients.astype(np.int32)
+    try:
+        known = _reliability(prediction, settings)
+    except StpathError as e:
+        warnings.warn(f"how reliable genes are is not known: {e}", stacklevel=2)
+        known = {}
+    found = [known.get(gene, (None, 0)) for gene in prediction.var_names]
+    prediction.var[RELIABILITY[0]] = np.array([np.nan if r is None else r for r, _ in found])
+    prediction.var[RELIABILITY[1]] = np.array([patients for _, patients in found], np.int32)
     return prediction
+
+
+def _reliability(prediction: "anndata.AnnData", settings: Settings) -> dict[str, tuple[float | None, int]]:
+    """Return r and the number of patients by gene; empty without a lake."""
+    if not Store.of(settings).is_there():
+        return {}
+    model, organ = (str(prediction.uns["histo"].get(name, "")) for name in ("model", "organ"))
+    with Catalog(settings) as catalog:
+        rows = catalog.sql(
+            f"select gene, r, patients from gene_reliability where model = {quote(model)} and protocol = '{_PROTOCOL}' "
+            f"and concat(organ, '') = {quote('' if organ == tokens.PAD else organ)}"
+        ).fetchall()
+    return {gene: (r, patients) for gene, r, patients in rows}
 
 
 def _order(
