@@ -22,7 +22,7 @@ export class TileCard {
       at("tile-picture").hidden = true; // a tile of another tool has no place in the grid
     };
     at("tile-picture").src = `${path}.jpg`;
-    at("tile-genes").replaceChildren();
+    at("tile-genes").replaceChildren(this.asking()); // of 39,000 genes, this takes two seconds
     this.say(at("similar"), "searching …");
     const similar = this.similar(path, id);
     try {
@@ -64,6 +64,16 @@ export class TileCard {
       return cell;
     });
     row.append(name, ...cells);
+    return row;
+  }
+
+  asking() {
+    const row = document.createElement("tr");
+    const cell = document.createElement("td");
+    cell.colSpan = 3;
+    cell.className = "more";
+    cell.textContent = "asking …";
+    row.append(cell);
     return row;
   }
 
