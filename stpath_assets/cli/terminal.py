@@ -216,5 +216,6 @@ Phantoms, simulated counts and demo weights: no patient, no biology. The weights
 figures   {home / "figures"}
 ask       {program} sql --home {home} "select gene, round(pearson_r, 2) r, n_spots from evaluation_metrics
               where slide_id = '{slide}' and protocol = 'tutorial:raw_log1p' order by r desc limit 10"
-look      make dev          (or: DAGSTER_HOME={home / "dagster"} STPATH_HOME={home} python -m stpath_assets.defs.dev)"""
+look      {program} view {slide} --home {home}
+Dagster   make dev          (or: DAGSTER_HOME={home / "dagster"} STPATH_HOME={home} python -m stpath_assets.defs.dev)"""
     )

@@ -24,6 +24,7 @@ def test_it_prints_results_and_what_to_try(demo) -> None:
         "model stpath-demo",
         str(home / "figures"),
         " sql --home",
+        f"view phantom_B --home {home}",
         "make dev",
     ):
         assert word in ran.stdout
