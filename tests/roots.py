@@ -72,14 +72,16 @@ def copied(store: Store, root: Path) -> Store:
 
 
 def copy_home(home: Path, to: Path) -> None:
-    """Copy a data root that other tests read. SQLite's files beside a database come and go with its readers."""
+    """Copy a data root, or a folder with one, that other tests read. SQLite's files beside a database come and go with its
+    readers.
+    """
 
     def copy(source: str, target: str) -> str:
         with suppress(FileNotFoundError):
             shutil.copy2(source, target)
         return target
 
-    shutil.copytree(home, to, copy_function=copy)
+    shutil.copytree(home, to, copy_function=copy, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +142,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data root of a copy of `finished`, whose scan and spots are those of the copy."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    copy_home(finished, tmp_path)
     home = tmp_path / "home"
     columns = ", ".join(f"{c} = replace({c}, ?, ?)" for c in ("uri", "spots_uri"))
     paths = [str(finished), str(tmp_path)] * 2

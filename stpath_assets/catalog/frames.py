@@ -8,6 +8,7 @@ Both are lazy: conditions and columns reach the Parquet files. The connection is
 """
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,11 @@ class Catalog:
             return self._connection.sql(statement)
         except duckdb.Error as e:
             raise explain(QueryError(one_line(str(e))), statement, own_tables(self._store)) from e
+
+    def interrupt(self) -> None:
+        """Stop the question that another thread asks just now; it raises there."""
+        with suppress(duckdb.ConnectionException):  # closed since: there is nothing to stop
+            self._connection.interrupt()
 
     def close(self) -> None:
         """Close the connection. Frames and relations of it cannot be computed afterwards."""

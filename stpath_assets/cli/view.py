@@ -31,7 +31,8 @@ def view(slide_id: str | None, home: str | None, port: int | None, browser: bool
     from stpath_assets.viewer import link_to, serve
 
     settings = load_settings(home)
-    Registry(Store.of(settings)).choose([] if slide_id is None else [slide_id])
+    if slide_id is not None:  # without one, the page of all slides says if there is none yet
+        Registry(Store.of(settings)).choose([slide_id])
 
     def ready(listening: int) -> None:
         address = link_to(settings, slide_id, listening)

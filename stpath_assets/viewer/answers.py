@@ -4,14 +4,17 @@ Everything is answered from the catalog's views and macros, as any client of the
 ready for JSON; NULL stays None.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import Empty, LifoQueue
+from queue import Empty, Full, LifoQueue
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from stpath_assets.catalog import Catalog
+from stpath_assets.errors import QueryError, ServingError, one_line
 from stpath_assets.prediction.stored import DEMO
 from stpath_assets.settings import Settings
 from stpath_assets.spots.lattice import pitch_of
@@ -19,6 +22,8 @@ from stpath_assets.storage.lake import quote
 from stpath_assets.storage.pictures import DEMO_NOTE
 
 _KEPT = 3  # connections; more questions at once make connections of their own
+_PATIENCE_S = 2.0
+_ENDING = "the viewer is ending; start it again: stpath-assets view"
 _LOW, _HIGH = 1, 39  # of the 41 quantiles of a gene: 2.5 % and 97.5 %
 _SPOT_OF_PITCH = 0.275
 """Radius at which a spot is drawn, of the distance of neighbouring spots: a Visium spot has 55 µm in a pitch of 100 µm."""
@@ -34,6 +39,8 @@ class Answers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: LifoQueue[Catalog] = LifoQueue(_KEPT)
+        self._busy: set[Catalog] = set()
+        self._closing = False
 
     def slides(self) -> list[Row]:
         """Return the slides that are not retired, with organ, technology, tiles, and whether there are predictions and spots."""
@@ -155,7 +162,13 @@ class Answers:
         return (rows[0]["x_px"], rows[0]["y_px"], rows[0]["side_px"]) if rows else None
 
     def close(self) -> None:
-        """Close the connections."""
+        """Stop the questions that run, and close the connections."""
+        self._closing = True
+        until = time.monotonic() + _PATIENCE_S
+        while self._busy and time.monotonic() < until:
+            for catalog in tuple(self._busy):
+                catalog.interrupt()
+            time.sleep(0.02)
         while True:
             try:
                 self._idle.get_nowait().close()
@@ -165,23 +178,34 @@ class Answers:
     @contextmanager
     def _catalog(self) -> Iterator[Catalog]:
         """Yield a catalog that no other thread uses meanwhile. After an error, it is not used again."""
+        if self._closing:
+            raise ServingError(_ENDING)
         try:
             catalog = self._idle.get_nowait()
         except Empty:
             catalog = Catalog(self._settings)
+        self._busy.add(catalog)
         try:
             yield catalog
         except BaseException:
             catalog.close()
             raise
-        if self._idle.full():
-            catalog.close()
         else:
-            self._idle.put(catalog)
+            try:
+                self._idle.put_nowait(catalog)
+            except Full:
+                catalog.close()
+        finally:
+            self._busy.discard(catalog)
 
     def _columns(self, sql: str) -> dict[str, list[Any]]:
         with self._catalog() as catalog:
-            table = catalog.sql(sql).to_arrow_table()
+            try:
+                table = catalog.sql(sql).to_arrow_table()
+            except duckdb.InterruptException as e:
+                raise ServingError(_ENDING) from e
+            except duckdb.Error as e:  # rows are read here, not by `sql`: a file may be gone
+                raise QueryError(one_line(str(e))) from e
         return {name: _plain(table[name].to_pylist()) for name in table.column_names}
 
     def _rows(self, sql: str) -> list[Row]:

@@ -5,8 +5,8 @@ port, which is this machine; the one change, saving regions, must come from the 
 """
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from threading import Thread
@@ -45,11 +45,9 @@ _THUMBNAIL_PX, _CROP_PX = 400, 224
 _JPEG = "image/jpeg"
 
 
-def create_app(settings: Settings) -> App:
-    """Return the viewer of a data root as an ASGI app, behind its filter."""
-    pages = _Pages(settings)
-    # The first question opens the lake and loads libraries: better before than while someone waits.
-    Thread(target=pages.warm_up, daemon=True).start()
+def create_app(settings: Settings, answers: Answers | None = None) -> App:
+    """Return the viewer of a data root as an ASGI app, behind its filter. `answers` is what it asks, for who ends it early."""
+    pages = _Pages(settings, answers or Answers(settings))
     one = "/api/slides/{slide_id}"
     routes = [
         Route("/", _page("slides.html")),
@@ -68,7 +66,9 @@ def create_app(settings: Settings) -> App:
         Route(f"{one}/regions", pages.save_regions, methods=["PUT"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, StpathError: _refuse_known})
+    app = Starlette(
+        routes=routes, lifespan=pages.lifespan, exception_handlers={HTTPException: _refuse, StpathError: _refuse_known}
+    )
     return guard(_with_headers(app), allowed_hosts())
 
 
@@ -88,9 +88,20 @@ def _threaded(work: Asked) -> Any:
 class _Pages:
     """The handlers of one data root."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.store = Store.of(settings)
-        self.scans, self.answers = Scans(self.store), Answers(settings)
+    def __init__(self, settings: Settings, answers: Answers) -> None:
+        self.store, self.answers = Store.of(settings), answers
+        self.scans = Scans(self.store)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        """Begin with a question: the first opens the lake and loads libraries, better before than while someone waits. End with
+        stopping those that still run: a process that exits in the middle of one is aborted.
+        """
+        first = Thread(target=self.warm_up)
+        first.start()
+        yield
+        await run_in_threadpool(self.answers.close)
+        first.join()
 
     def warm_up(self) -> None:
         """Ask one question of each kind. What is wrong will be said to whoever asks."""

@@ -2,12 +2,15 @@
 
 import socket
 from collections.abc import Callable
+from threading import Thread
+from types import FrameType
 from urllib.parse import quote, urlencode
 
 import uvicorn
 
 from stpath_assets.errors import ServingError
 from stpath_assets.settings import Settings
+from stpath_assets.viewer.answers import Answers
 from stpath_assets.viewer.app import create_app
 
 HOST = "127.0.0.1"
@@ -35,7 +38,21 @@ def serve(settings: Settings, port: int, ready: Callable[[int], object] = lambda
                 f"port {port} of {HOST} is taken or forbidden ({e.strerror}); give another: view --port 0 takes a free one"
             ) from e
         listening.listen(128)
-        app = create_app(settings)
+        answers = Answers(settings)
+        app = create_app(settings, answers)
         ready(int(listening.getsockname()[1]))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run([listening])
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=5)
+        _Server(config, answers).run([listening])
+
+
+class _Server(uvicorn.Server):
+    """A server that stops running questions when it is told to end, and so does not wait for them."""
+
+    def __init__(self, config: uvicorn.Config, answers: Answers) -> None:
+        super().__init__(config)
+        self._answers = answers
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # In a thread: a signal's handler must not wait.
+        Thread(target=self._answers.close).start()
+        super().handle_exit(sig, frame)

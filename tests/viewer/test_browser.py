@@ -41,7 +41,7 @@ def served(home: Path) -> Iterator[str]:
     """The address of a viewer of a data root, in a thread."""
     import uvicorn
 
-    config = uvicorn.Config(create_app(load_settings(home)), port=0, log_level="error", lifespan="off")  # type: ignore[arg-type]
+    config = uvicorn.Config(create_app(load_settings(home)), port=0, log_level="error", lifespan="on")  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -179,10 +179,22 @@ def test_a_region_is_drawn_and_kept(browser: "Browser", finished: Path, tmp_path
     home = tmp_path / "home"
     copy_home(finished / "home", home)
     with served(home) as address, opened(browser, address) as page:
-        draw_and_save(page, home)
+        draw_and_save(page)
+        page.reload()
+        page.wait_for_selector("#region-list li")
+    uri = Registry(Store(home)).get("a").regions_uri
+    assert uri is not None
+    [feature] = json.loads(Path(uri).read_text())["features"]
+    ring = feature["geometry"]["coordinates"][0]
+    assert len(ring) == 5
+    assert ring[0] == ring[-1]
+    assert ring[1][0] > ring[0][0], "right of it"
+    assert abs(ring[1][1] - ring[0][1]) <= 1, "at the same height"
+    assert all(0 < x < 1600 and 0 < y < 1200 for x, y in ring)
 
 
-def draw_and_save(page: "Page", home: Path) -> None:
+def draw_and_save(page: "Page") -> None:
+    """Draw four corners, take a fifth back, and save."""
     page.keyboard.press("d")
     assert page.get_attribute("#region-draw", "aria-pressed") == "true"
     for x, y in ((300, 250), (700, 250), (700, 600), (300, 600), (310, 400)):
@@ -193,17 +205,6 @@ def draw_and_save(page: "Page", home: Path) -> None:
     assert text(page, "#region-list").startswith("Tissue, 4 corners")
     page.click("#region-save")
     page.wait_for_function("() => document.getElementById('status').innerText.startsWith('Regions saved')")
-    uri = Registry(Store(home)).get("a").regions_uri
-    assert uri is not None
-    [feature] = json.loads(Path(uri).read_text())["features"]
-    ring = feature["geometry"]["coordinates"][0]
-    assert len(ring) == 5
-    assert ring[0] == ring[-1]
-    assert ring[1][0] > ring[0][0], "right of it"
-    assert abs(ring[1][1] - ring[0][1]) <= 1, "at the same height"
-    assert all(0 < x < 1600 and 0 < y < 1200 for x, y in ring)
-    page.reload()
-    page.wait_for_selector("#region-list li")
 
 
 def test_all_slides_and_the_theme(page: "Page", address: str) -> None:
