@@ -1,6 +1,7 @@
 """Draws what a slide's or cohort's scores say at a glance: genes by rank, all genes on one page, slides by genes."""
 
 import hashlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ def page(layout: Layout, both: Mapping[str, tuple[npt.NDArray | None, npt.NDArra
             axes.set_xlim(low[0], high[0])
             axes.set_ylim(high[1], low[1])
             axes.set_title(gene if k == 0 else "", fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    # Of few genes the page is narrower than its title: about 13 characters of this size are an inch wide.
+    wide = int(13 * figure.get_size_inches()[0])
+    figure.suptitle("\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, wide)), fontsize=10)
     return figure
 
 
