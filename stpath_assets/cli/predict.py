@@ -141,7 +141,6 @@ def _by_stpath(settings: "Settings", given: dict[str, Any], spots: str | None) -
     import numpy as np
 
     from stpath_assets.evaluation.in_context import context_of
-    from stpath_assets.exports import add_reliability
     from stpath_assets.prediction import ModelChoice, predict_expression
     from stpath_assets.spots import read_spots
     from stpath_assets.vocabulary import tokens
@@ -157,7 +156,7 @@ def _by_stpath(settings: "Settings", given: dict[str, Any], spots: str | None) -
         found = predict_expression(features, organ, tech, panel, model=model, context=known)
         if known is not None:
             found.obs["is_context"] = np.isin(np.arange(len(features)), known.indices)
-        return add_reliability(found, settings)
+        return found
 
     return predicting
 
@@ -172,7 +171,7 @@ def _predict(
     settings: "Settings", scan: str, mpp: Any, embedder: Any, predicting: Predicting, path: Path
 ) -> "anndata.AnnData":
     """Take a scan through tiles and features, and write its prediction."""
-    from stpath_assets.exports import write_h5ad
+    from stpath_assets.exports import add_reliability, write_h5ad
     from stpath_assets.features import embed
     from stpath_assets.slides import open_slide
     from stpath_assets.tiles import tile
@@ -184,6 +183,6 @@ def _predict(
             slide, min_tissue=settings.min_tissue, stride=settings.stride, quality=settings.quality_filter,
             on_unreadable=settings.unreadable,
         )  # fmt: skip
-        found = predicting(embed(tiles, embedder, settings.batch_size))
+        found = add_reliability(predicting(embed(tiles, embedder, settings.batch_size)), settings)
         write_h5ad(found, path)
     return found

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 import stpath_assets as sa
+from stpath_assets.cli.export import FORMS
 from stpath_assets.exports import FORMATS
 from stpath_assets.slides import Registry
 from stpath_assets.spots import read_spots
@@ -169,6 +170,10 @@ def test_a_wrong_export_is_one_line_and_leaves_nothing(
     assert why in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_the_command_offers_every_format() -> None:
+    assert tuple(FORMATS) == FORMS, "listed again there, so that --help loads nothing"
 
 
 def test_an_unknown_slide_is_said_before_any_work(finished_home: Path, tmp_path: Path) -> None:
