@@ -120,6 +120,15 @@ class Settings(BaseSettings):
     slides_per_run: int = Field(
         16, ge=1, le=1000, description="slides that a backfill takes through all stages in one run"
     )
+    open_seconds: float = Field(
+        120,
+        gt=0,
+        le=86400,
+        description="time in which a file from outside must be read, s; only as an environment variable",
+    )
+    open_memory_gb: float = Field(
+        8, ge=0.5, le=4096, description="memory that reading it may take, GB; only as an environment variable"
+    )
     max_lost: float = Field(0.3, ge=0, le=1, description="share of tiles lost to the filter from which the check warns")
 
     _asked: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -211,6 +220,11 @@ def _read_file(path: Path) -> dict[str, Any]:
     if "failure_webhook" in values:
         raise SettingsError(
             f"{path}: it must not hold a webhook, whose URL may be a secret; set STPATH_FAILURE_WEBHOOK"
+        )
+    limit = next((name for name in ("open_seconds", "open_memory_gb") if name in values), None)
+    if limit:
+        raise SettingsError(
+            f"{path}: {limit} holds for all data roots of a machine; set {_PREFIX}{limit.upper()} in the environment"
         )
     for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file"):
         if name in values:

@@ -173,10 +173,13 @@ def _predict(
     """Take a scan through tiles and features, and write its prediction."""
     from stpath_assets.exports import add_reliability, write_h5ad
     from stpath_assets.features import embed
-    from stpath_assets.slides import open_slide
+    from stpath_assets.slides import look_at, open_slide
+    from stpath_assets.slides.source import Source
     from stpath_assets.tiles import tile
 
-    with open_slide(scan, None if mpp == "file" else mpp) as slide:
+    given = None if mpp == "file" else mpp
+    look_at(Source(scan), given)
+    with open_slide(scan, given) as slide:
         for warning in slide.warnings:
             note(warning)
         tiles = tile(

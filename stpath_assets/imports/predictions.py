@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stpath_assets.confined import confined_arrays, hand_over
 from stpath_assets.errors import ImportFileError, describe, one_line
 from stpath_assets.imports.reading import Frame, read_frame, to_number
 from stpath_assets.prediction.summaries import neighbours, summary_rows
@@ -151,6 +152,18 @@ def _again(first: ByGene, rest: Iterator[ByGene]) -> Iterator[_Block]:
 
 
 def _read_h5ad(path: Path) -> Predicted:
+    said, arrays = confined_arrays(_read_into, str(path), name=str(path), error=ImportFileError)
+    return Predicted(said["tile_ids"], arrays["centers"], said["genes"], arrays["values"])
+
+
+def _read_into(file: str, folder: str) -> dict[str, Any]:
+    """Read an .h5ad, and hand over what it holds. Runs in the child."""
+    found = _read_here(Path(file))
+    hand_over(folder, centers=found.centers, values=found.values)
+    return {"tile_ids": found.tile_ids, "genes": found.genes}
+
+
+def _read_here(path: Path) -> Predicted:
     import anndata
 
     refuse_links(path)

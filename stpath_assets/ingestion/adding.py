@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from stpath_assets import spots
-from stpath_assets.errors import SameContentError, ScaleError, StpathError
+from stpath_assets.errors import SameContentError, ScaleError, StpathError, describe
 from stpath_assets.ingestion.known import FROM_SPOTS, NONE, Entry, Known
-from stpath_assets.slides import Registered, Registry, open_slide, scale
+from stpath_assets.slides import Registered, Registry, look_at, scale
 from stpath_assets.slides.registered import slide_id_from_name
-from stpath_assets.slides.source import Source, is_url
+from stpath_assets.slides.source import Source
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def add_entries(
             yield Added(entry, error=str(e), is_twice=True)
         except StpathError as e:
             yield Added(entry, error=f"{entry.origin}: {e}" if entry.origin else str(e))
+        except Exception as e:  # a bug with one scan, which must not keep the others out
+            yield Added(entry, error=f"{Source(entry.scan).name}: {describe(e, 500)} (a bug; report it)")
 
 
 def arguments_of(known: Known) -> dict[str, Any]:
@@ -92,8 +94,9 @@ def preview(registered: Iterable[Registered], entries: Iterable[Entry]) -> Itera
             mpp = None if known.mpp == "file" else _scale_of(known)["mpp"]
             if known.mpp is None and before is not None:
                 mpp = before.given_mpp
-            with open_slide(entry.scan if is_url(entry.scan) else Path(entry.scan), mpp) as slide:
-                shown |= {"px": f"{slide.width_px} x {slide.height_px}", "µm/px": scale.text(slide.mpp_xy, "g")}
+            found = look_at(source, mpp)
+            mpp_xy = (found["mpp_x"], found["mpp_y"])
+            shown |= {"px": f"{found['width_px']} x {found['height_px']}", "µm/px": scale.text(mpp_xy, "g")}
             what, error = "new" if before is None else "update" if before.status == "ready" else "brought back", ""
         except StpathError as e:
             shown |= {"px": "–", "µm/px": "–"}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image
 
 from stpath_assets.errors import describe
@@ -30,6 +31,13 @@ _NONE, _JPEG, _APERIO_YCBCR = 1, (6, 7), 33003
 _COLOUR_CODECS = (*_JPEG, _APERIO_YCBCR, 33004, 33005, 34712)  # whose decoders hand out RGB, or are seen to here
 _RGB, _YCBCR = 2, 6
 _END_OF_JPEG = b"\xff\xd9"
+_UNPACKERS = (
+    5,
+    8,
+    32946,
+    34925,
+    50000,
+)  # LZW, deflate (two codes), LZMA, Zstandard: lossless, with no size of their own
 _GLASS = 255
 
 Block = npt.NDArray[np.uint8]
@@ -111,7 +119,7 @@ class BlockLevel:
         frame = page.keyframe
         if frame.dtype != np.uint8 or frame.samplesperpixel != 3 or frame.planarconfig != 1 or frame.imagedepth != 1:
             raise ValueError("pixels are not interleaved 8-bit RGB")
-        self._compression = int(frame.compression)
+        self._compression, self._is_tiled = int(frame.compression), bool(frame.is_tiled)
         if frame.photometric != _RGB and (frame.photometric != _YCBCR or self._compression not in _COLOUR_CODECS):
             raise ValueError(f"colours are {frame.photometric!r}, not RGB")
         self.cache = BlockCache() if cache is None else cache
@@ -122,6 +130,7 @@ class BlockLevel:
         self._file, self._decoder = page.parent.filehandle, frame.decode
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
         self._is_plain = not frame.is_tiled and self._compression == _NONE and frame.predictor == frame.fillorder == 1
+        self._declared = (self._sizes, self.block_height)
         if self._is_plain:
             self._split_strips()
         self._columns, rows = math.ceil(self.width / self.block_width), math.ceil(self.height / self.block_height)
@@ -160,6 +169,47 @@ class BlockLevel:
         with self._file.lock:
             self._file.seek(offset)
             return bytes(self._file.read(size))
+
+    def find_odd_block(self) -> str | None:
+        """Return how the size of blocks differs from what the header declares, or None. Decodes the first block at most.
+
+        A damaged header may declare blocks of another shape than the file holds, so that all would come out sheared or cut.
+        Uncompressed blocks have an exact size in bytes, others have a size of their own or unpack to an exact size. A block
+        that cannot be decoded is reported when it is read.
+        """
+        sizes, block_height = self._declared
+        index = next((i for i, size in enumerate(sizes) if size), None)
+        if index is None:
+            return None
+        row_bytes = self.block_width * 3
+
+        def height_of(i: int) -> int:
+            """Return the rows that a block holds: tiles are padded, the last strip is cut."""
+            return block_height if self._is_tiled else min(block_height, self.height - i * block_height)
+
+        if self._compression == _NONE:
+            odd = ((size, height_of(i) * row_bytes) for i, size in enumerate(sizes) if size)
+            held, needed = next(((h, n) for h, n in odd if h != n), (0, 0))
+            return f"has a block of {held} bytes where its pixels take {needed}" if held else None
+        try:
+            data = self.compressed(index)
+            if self._compression in _UNPACKERS:
+                held, needed = len(tifffile.TIFF.DECOMPRESSORS[self._compression](data)), height_of(index) * row_bytes
+                return (
+                    f"has a block that unpacks to {held} bytes where its pixels take {needed}"
+                    if held != needed
+                    else None
+                )
+            if self._compression not in _COLOUR_CODECS or self._tables["jpegheader"]:
+                return None
+            height, width = self._decoder(data, index, **self._tables)[0][0].shape[:2]
+        except Exception:  # codecs raise types of their own; the damage is reported with its place when it is read
+            return None
+        if width == self.block_width and (height == height_of(index) or not self._is_tiled):
+            return None
+        return (
+            f"has a block of {width} by {height} pixels where its header says {self.block_width} by {height_of(index)}"
+        )
 
     def _decode(self, index: int, left: int, top: int) -> Block:
         wanted = (min(self.block_height, self.height - top), min(self.block_width, self.width - left))

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from stpath_assets.errors import SameContentError, SlideError
+from stpath_assets.slides.facts import read_facts
 from stpath_assets.slides.registered import MAX_ID, Registered, slide_id_from_name
 from stpath_assets.slides.scale import Mpp
-from stpath_assets.slides.slide import Slide, open_slide
 from stpath_assets.slides.source import Source, is_url
 from stpath_assets.storage import SLIDE_ID, Store
 from stpath_assets.storage.lake import NAME, Cursor
@@ -119,8 +119,7 @@ class Registry:
         """
         before = self.get(slide_id)
         source = Source(before.uri)
-        with before.open() as slide:
-            found = _found(slide, source) | {"mpp_source": before.mpp_source}
+        found = read_facts(source, before.given_mpp) | {"mpp_source": before.mpp_source}
         _require_same(source, before, str(found["sha256"]))
         with self._lock():
             # Read again, because it may have been retired while the scan was hashed.
@@ -276,38 +275,13 @@ def _size_of(path: Path) -> int | None:
 
 def _look(source: Source, mpp: float | Mpp | str | None, guess: Registered | None) -> dict[str, Any]:
     """Read a scan's facts. If no scale is given, first try the one that a user gave for the same content."""
-    path = source.uri if source.is_remote else source.path
     if mpp is None and guess is not None and guess.given_mpp is not None:
-        with open_slide(path, guess.given_mpp) as slide:
-            found = _found(slide, source) | {"mpp_source": guess.mpp_source}
+        found = read_facts(source, guess.given_mpp) | {"mpp_source": guess.mpp_source}
         if found["sha256"] == guess.sha256:
             return found
         if guess.uri == source.uri and guess.status == "ready":
             _require_same(source, guess, str(found["sha256"]))
-    with open_slide(path, None if isinstance(mpp, str) else mpp) as slide:
-        return _found(slide, source)
-
-
-def _found(slide: Slide, source: Source) -> dict[str, Any]:
-    """Return the facts of an open scan, by column of `slides`."""
-    sha256, size_bytes = slide.content()
-    return {
-        "sha256": sha256,
-        "size_bytes": size_bytes,
-        "width_px": slide.width_px,
-        "height_px": slide.height_px,
-        "mpp": slide.mpp,
-        "mpp_x": slide.mpp_xy[0],
-        "mpp_y": slide.mpp_xy[1],
-        "mpp_source": slide.mpp_source,
-        "mpp_file": slide.mpp_file,
-        "vendor": slide.vendor,
-        "levels": len(slide.level_dimensions),
-        "warnings": tuple(slide.warnings),
-        "objective_power": slide.objective_power,
-        "backend": slide.backend,
-        "modified_ns": None if source.is_remote else source.path.stat().st_mtime_ns,
-    }
+    return read_facts(source, None if isinstance(mpp, str) else mpp)
 
 
 def _kept(before: Registered | None) -> dict[str, Any]:

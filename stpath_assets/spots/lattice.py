@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from stpath_assets.confined import confined
 from stpath_assets.errors import SpotsError
 from stpath_assets.spots.formats.base import read_numbers, reading
 from stpath_assets.spots.formats.visium import read_diameter, read_positions
@@ -40,6 +41,11 @@ def scale_of(path: Path) -> float:
     area per pixel. Raises `SpotsError` if the spots form no such lattice, or if `spot_diameter_fullres` disagrees by more
     than 5 %.
     """
+    return float(confined(_scale_of, str(path), name=str(path), error=SpotsError))
+
+
+def _scale_of(folder: str) -> float:
+    path = Path(folder)
     files = find_files(path).files
     positions = next((file for name, file in files.items() if "tissue_positions" in name), None)
     if positions is None:

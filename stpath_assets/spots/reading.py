@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 
+from stpath_assets.confined import confined_arrays, hand_over
 from stpath_assets.errors import SpotsError, StorageError
 from stpath_assets.spots.formats.base import Measured, first_no_count, refuse_twice
 from stpath_assets.spots.formats.h5ad import read_h5ad, read_spatialdata
@@ -67,13 +69,34 @@ class Spots:
 
 
 def read_spots(path: Path) -> Spots:
-    """Read measured expression in one of the formats of `KNOWN_FORMS`.
+    """Read measured expression in one of the formats of `KNOWN_FORMS`, in a child process (`confined`).
 
     Spots without counts, without a position, not selected or not in tissue are left out, with a note. If several columns have one
     gene symbol (10x features with different Ensembl ids), the one with the most counts is kept, with a note. Raises `SpotsError`,
     one line with the file, what is wrong and what to do.
     """
-    found = find_files(Path(path))
+    said, arrays = confined_arrays(_read_into, str(path), name=str(path), error=SpotsError)
+    shape = len(said["spot_ids"]), len(said["genes"])
+    counts = scipy.sparse.csc_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape)
+    return Spots(xy_px=arrays["xy_px"], counts=counts, **said)
+
+
+def _read_into(path: str, folder: str) -> dict[str, Any]:
+    """Read the files, and hand over what they hold. Runs in the child."""
+    spots = _read_here(Path(path))
+    counts = spots.counts
+    hand_over(folder, xy_px=spots.xy_px, data=counts.data, indices=counts.indices, indptr=counts.indptr)
+    return {
+        "spot_ids": spots.spot_ids,
+        "genes": spots.genes,
+        "source": spots.source,
+        "notes": spots.notes,
+        "spot_diameter_px": spots.spot_diameter_px,
+    }
+
+
+def _read_here(path: Path) -> Spots:
+    found = find_files(path)
     measured = found.read(found.files)
     file = next(iter(found.files.values()))
     _check_spots(measured, file)

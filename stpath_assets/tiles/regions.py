@@ -5,7 +5,7 @@ They are read from GeoJSON as QuPath writes it: polygons in level-0 pixels with 
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from skimage import draw
 
-from stpath_assets.errors import TissueError
+from stpath_assets.errors import TissueError, describe, one_line
 
-REPLACE, CUT = "tissue", "ignore"
+REPLACE, CUT, _WITHIN = "tissue", "ignore", ""
 """Classes that replace the mask and that are cut out of it, in upper or lower case, with or without QuPath's `*`. All other
 classes restrict it.
 """
@@ -52,19 +52,18 @@ class Regions:
         them. `Ignore` regions are cut out. Raises `TissueError` if no region touches the scan.
         """
         scale = (mask.shape[1] / width_px, mask.shape[0] / height_px)
-        drawn = [(r.name, _raster(r, mask.shape, scale)) for r in self.polygons]
-        if not any(a.any() for _, a in drawn):
+        union = {kind: np.zeros(mask.shape, bool) for kind in {_kind(r.name) for r in self.polygons}}
+        for region in self.polygons:
+            _draw(region, union[_kind(region.name)], scale)
+        if not any(drawn.any() for drawn in union.values()):
             raise TissueError(
-                f"{slide or self.source}: none of the {len(drawn)} regions of {self.source} touches the scan "
+                f"{slide or self.source}: none of the {len(self.polygons)} regions of {self.source} touches the scan "
                 f"({width_px} by {height_px} px); export them in pixels of this scan"
             )
-        replacing = [a for name, a in drawn if name == REPLACE]
-        cutting = [a for name, a in drawn if name == CUT]
-        within = [a for name, a in drawn if name not in (REPLACE, CUT)]
-        out = np.logical_or.reduce(replacing) if replacing else mask.copy()
-        if within:
-            out &= np.logical_or.reduce(within)
-        return out & ~np.logical_or.reduce(cutting) if cutting else out
+        out = union.get(REPLACE, mask).copy()
+        if _WITHIN in union:
+            out &= union[_WITHIN]
+        return out & ~union[CUT] if CUT in union else out
 
 
 def read_regions(path: str | Path) -> Regions:
@@ -75,15 +74,30 @@ def read_regions(path: str | Path) -> Regions:
     path = Path(path)
     try:
         content = path.read_bytes()
-        data = json.loads(content)
+        data = json.loads(content, object_hook=_with_rings)
     except OSError as e:
         raise TissueError(f"{path}: regions cannot be read ({e.strerror or e}); check --regions") from e
-    except ValueError as e:
-        raise TissueError(f"{path.name}: is not GeoJSON ({e}); export it from QuPath as GeoJSON") from e
+    except (ValueError, RecursionError) as e:
+        raise TissueError(f"{path.name}: is not GeoJSON ({describe(e, 80)}); export it from QuPath as GeoJSON") from e
     polygons = tuple(_polygons(data, path.name))
     if not polygons:
         raise TissueError(f"{path.name}: holds no region; draw polygons and export them as GeoJSON")
     return Regions(path.name, hashlib.sha256(content).hexdigest(), polygons)
+
+
+def _with_rings(found: dict[str, Any]) -> dict[str, Any]:
+    """Replace the coordinates of a geometry by its polygons' rings, or by the error. As Python's lists, the points of 100,000
+    polygons take gigabytes.
+    """
+    kind, coordinates = found.get("type"), found.get("coordinates")
+    if kind in ("Polygon", "MultiPolygon"):
+        try:
+            polygons = [coordinates] if kind == "Polygon" else coordinates
+            found["coordinates"] = [tuple(_ring(r) for r in rings) for rings in polygons or []]
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as e:
+            is_ours = isinstance(e, _NoPolygon)
+            found["coordinates"] = str(e) if is_ours else "has coordinates that are no numbers; export it again"
+    return found
 
 
 def _polygons(data: Any, name: str) -> Iterator[Region]:
@@ -92,38 +106,56 @@ def _polygons(data: Any, name: str) -> Iterator[Region]:
         raise TissueError(f"{name}: is not GeoJSON (no list of features); export it from QuPath as GeoJSON")
     for i, feature in enumerate(features):
         feature = feature if isinstance(feature, dict) else {}
-        geometry = feature.get("geometry", feature) or {}
-        kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+        geometry = feature.get("geometry", feature)
+        kind = geometry.get("type") if isinstance(geometry, dict) else None
         if kind not in ("Polygon", "MultiPolygon"):
             raise TissueError(
-                f"{name}: feature {i + 1} is a {kind or 'thing without a type'}; regions are polygons only"
+                f"{name}: feature {i + 1} is a {one_line(str(kind))[:40] if kind else 'thing without a type'}; "
+                "regions are polygons only"
             )
-        for rings in [coordinates] if kind == "Polygon" else coordinates or []:
-            yield Region(_class(feature), tuple(_ring(r, f"{name}: feature {i + 1}") for r in rings or []))
+        drawn = geometry.get("coordinates", [])
+        if isinstance(drawn, str):
+            raise TissueError(f"{name}: feature {i + 1}: {drawn}")
+        for rings in drawn:
+            yield Region(_class(feature), rings)
 
 
 def _class(feature: dict[str, Any]) -> str:
     """Return the feature's QuPath class, written as `{"name": …}` or, in older versions, a plain name; empty if it has none."""
-    properties = feature.get("properties") or {}
-    class_ = properties.get("classification") or ""
-    text = class_.get("name", "") if isinstance(class_, dict) else class_
-    return str(text).strip().rstrip("*").lower()
+    properties = feature.get("properties")
+    class_ = properties.get("classification") if isinstance(properties, dict) else ""
+    text = class_.get("name", "") if isinstance(class_, dict) else class_ or ""
+    return sys.intern(str(text).strip().rstrip("*").lower())
 
 
-def _ring(points: Any, where: str) -> Ring:
-    try:
-        ring = np.array([(float(p[0]), float(p[1])) for p in points])
-    except (TypeError, ValueError, IndexError, KeyError) as e:
-        raise TissueError(f"{where}: has coordinates that are no numbers; export it again") from e
-    if len(ring) < 3 or not all(math.isfinite(v) for v in ring.ravel()):
-        raise TissueError(f"{where}: is no polygon ({len(ring)} points); export it again")
+class _NoPolygon(ValueError):
+    """Points that are no polygon."""
+
+
+def _ring(points: Any) -> Ring:
+    ring = np.array([(float(p[0]), float(p[1])) for p in points])
+    if len(ring) < 3 or not np.isfinite(ring).all():
+        raise _NoPolygon(f"is no polygon ({len(ring)} points); export it again")
     return ring
 
 
-def _raster(region: Region, shape: tuple[int, ...], scale: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """Return the pixels whose centre lies inside the outline and outside its holes."""
-    out = np.zeros(shape, bool)
+def _kind(name: str) -> str:
+    return name if name in (REPLACE, CUT) else _WITHIN
+
+
+def _draw(region: Region, mask: npt.NDArray[np.bool_], scale: tuple[float, float]) -> None:
+    """Set the pixels of a mask whose centre lies inside the outline and outside its holes."""
+    if not region.rings:
+        return
+    # In the polygon's own box, so that thousands of small ones cost no mask each.
+    height, width = mask.shape
+    low, high = region.rings[0].min(axis=0) * scale, region.rings[0].max(axis=0) * scale
+    left, top = (int(min(max(v, 0), most)) for v, most in zip(low, (width, height), strict=True))
+    right, bottom = (int(min(max(v + 1, 0), most)) for v, most in zip(high, (width, height), strict=True))
+    if right <= left or bottom <= top:
+        return
+    box = np.zeros((bottom - top, right - left), bool)
     for i, ring in enumerate(region.rings):
-        rows, columns = draw.polygon(ring[:, 1] * scale[1] - 0.5, ring[:, 0] * scale[0] - 0.5, shape)
-        out[rows, columns] = i == 0
-    return out
+        rows, columns = draw.polygon(ring[:, 1] * scale[1] - 0.5 - top, ring[:, 0] * scale[0] - 0.5 - left, box.shape)
+        box[rows, columns] = i == 0
+    mask[top:bottom, left:right] |= box

@@ -113,7 +113,8 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"hello", bytes(300), b"II*\0", b"MM\0*" + bytes(200)])
 def test_what_is_no_tiff(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.svs").write_bytes(content)
-    assert "is not a readable slide" in refusal(tmp_path / "a.svs")
+    said = refusal(tmp_path / "a.svs")
+    assert "is not a readable slide" in said or "is truncated within its header" in said
 
 
 IMAGE = tissue_image(512, 512)

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from stpath_assets.confined import confined_arrays, hand_over
 from stpath_assets.errors import FeatureError, StorageError
 from stpath_assets.features.trident.imported import FACTS, NOT_SAID, OURS, Imported, TridentFile
 from stpath_assets.slides import Registered
 from stpath_assets.storage import atomic_file
-from stpath_assets.tiles import sides_of
+from stpath_assets.tiles import GivenTiles, sides_of
 
 
 def write(
@@ -83,15 +84,30 @@ def check(row: Registered) -> tuple[str, ...]:
 
 
 def read(path: str | Path, row: Registered) -> Imported:
-    """Read a feature file of a registered slide, our own or another tool's.
+    """Read a feature file of a registered slide, our own or another tool's, in a child process (`confined`).
 
     Raises `FeatureError`, one line, if the file is damaged or of another kind; if its features have another encoder, width or
     number, or are not finite; if its tiles have another size, lie outside the scan or occur twice; or if it belongs to another
     slide.
     """
+    name = f"{row.slide_id}: {Path(path).name}"
+    said, arrays = confined_arrays(_read_into, str(path), row.__dict__, name=name, error=FeatureError)
+    said["tiles"]["notes"] = tuple(said["tiles"]["notes"])
+    tiles = GivenTiles(x_px=arrays["x_px"], y_px=arrays["y_px"], **said["tiles"])
+    return Imported(tiles, arrays["matrix"], said["sha256"], said["facts"])
+
+
+def _read_into(path: str, row: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Read and check a file, and hand over what it holds. Runs in the child."""
+    found = _read_here(Path(path), Registered(**row))
+    tiles = dict(found.tiles.__dict__)
+    hand_over(folder, matrix=found.matrix, x_px=tiles.pop("x_px"), y_px=tiles.pop("y_px"))
+    return {"tiles": tiles, "sha256": found.sha256, "facts": found.facts}
+
+
+def _read_here(path: Path, row: Registered) -> Imported:
     import h5py
 
-    path = Path(path)
     try:
         with path.open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -21,6 +21,7 @@ import tiffslide
 from stpath_assets.errors import SlideError
 from stpath_assets.slides.blocks import BlockCache, BlockLevel
 from stpath_assets.slides.formats.base import UnsupportedDialect, vendor_of
+from stpath_assets.slides.formats.directories import check_directories
 from stpath_assets.slides.scale import power_of
 from stpath_assets.slides.source import Source
 
@@ -29,6 +30,9 @@ MAX_SIDE_PX = 1 << 20
 
 MAX_BLOCK_BYTES = 1 << 30
 """Largest tile or strip that is decoded, bytes. A file of kilobytes can declare one of any size."""
+
+_ODD_PROPORTION = 0.05
+"""Difference of the proportions of two levels from which one is taken as damaged: well above any rounding."""
 
 _RGB, _YCBCR = 2, 6
 # JPEG and JPEG 2000, including Aperio's, whose YCbCr becomes RGB on decoding.
@@ -55,6 +59,8 @@ class TiffBackend:
         self._file = source.open()
         self._slide = None
         try:
+            check_directories(source.name, self._file, source.size_bytes())
+            self._file.seek(0)
             self._slide = tiffslide.TiffSlide(self._file, tifffile_options={"name": source.name})
             tif = self._slide.ts_tifffile
             _refuse_dialect(tif)
@@ -65,6 +71,8 @@ class TiffBackend:
             pages = [level.keyframe for level in series.levels]
             check_pixels(source.name, pages[0])
             check_complete(source.name, source.size_bytes(), pages)
+            if not tif.is_philips:  # whose levels are padded to whole tiles
+                check_proportions(source.name, pages)
             self.level_dimensions = tuple((int(w), int(h)) for w, h in self._slide.level_dimensions)
             self.level_downsamples = tuple(map(float, self._slide.level_downsamples))
             self.mpp, self.objective_power = _scale_of(tif, properties)
@@ -73,6 +81,11 @@ class TiffBackend:
             self.files: Sequence[Path] = () if source.is_remote else (source.path,)
             cache = BlockCache()
             self._levels = [BlockLevel(page, cache) for page in pages]
+            for number, level in enumerate(self._levels):
+                if (odd := level.find_odd_block()) is not None:
+                    raise SlideError(
+                        f"{source.name}: level {number} {odd}; its header is damaged, copy or convert it again"
+                    )
         except BaseException:
             self.close()
             raise
@@ -126,10 +139,13 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
         if len(offsets) != len(counts):  # the header itself is cut off
             raise SlideError(f"{name}: is truncated within its header; copy it again")
         needed = math.prod(page.chunked)
-        if len(offsets) < needed:
+        if len(offsets) != needed:
             raise SlideError(
                 f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, but holds {len(offsets)} of their "
                 f"{needed} blocks; copy or convert it again"
+                if len(offsets) < needed
+                else f"{name}: declares {page.imagewidth} by {page.imagelength} pixels in {needed} blocks, but holds "
+                f"{len(offsets)} blocks; copy or convert it again"
             )
         # Uncompressed strips are read in part, and cannot be larger than the file.
         if page.compression != 1 and math.prod(page.chunks) * page.dtype.itemsize > MAX_BLOCK_BYTES:
@@ -139,6 +155,19 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
         end = max(o + n for o, n in zip(offsets, counts, strict=True))
         if size is not None and end > size:
             raise SlideError(f"{name}: is truncated: {size} bytes of at least {end}; copy it again")
+
+
+def check_proportions(name: str, pages: Sequence[Any]) -> None:
+    """Raise `SlideError` if the levels of a pyramid differ in proportion, as they do if a width or height is damaged."""
+    first = pages[0]
+    for number, page in enumerate(pages):
+        ratio = (first.imagewidth / page.imagewidth) / (first.imagelength / page.imagelength)
+        # Some writers cut or pad a level to whole pixels of the level above, others to an even number.
+        if abs(math.log(ratio)) > _ODD_PROPORTION + 2 / page.imagewidth + 2 / page.imagelength:
+            raise SlideError(
+                f"{name}: level {number} has {page.imagewidth} by {page.imagelength} pixels, in another proportion than "
+                f"{first.imagewidth} by {first.imagelength}; its header is damaged, copy or convert it again"
+            )
 
 
 def _scale_of(tif: Any, properties: Any) -> tuple[tuple[float, float] | None, float | None]:
