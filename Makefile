@@ -13,10 +13,17 @@ unexport VIRTUAL_ENV
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# Only files whose SHA-256 the lock names are installed; the package itself is built from this checkout.
+$(VENV)/.ready: pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Resolves constraints.txt, which people edit, for all platforms of pyproject.toml, with the hash of every file.
+lock:
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11.9 --all-extras --generate-hashes --no-strip-extras \
+		--no-annotate --constraint constraints.txt --custom-compile-command "make lock" --output-file requirements.lock
 
 demo: setup
 	$(BIN)/stpath-assets demo --home $(DATA)

@@ -4,7 +4,23 @@ Each message is one line: what is wrong, with which slide or value, and what to 
 turns it into a Dagster failure. Any other exception is a bug and keeps its traceback.
 """
 
+import errno
 import re
+from collections.abc import Iterator
+
+_OF_MACHINE = (
+    (
+        r"No space left on device|database or disk is full|Disk quota exceeded",
+        "the disk is full; free some space and run it again",
+    ),
+    (
+        r"Input/output error|disk I/O error",
+        "the disk cannot be read or written (I/O error); check it, and run it again",
+    ),
+    (r"Read-only file system|readonly database", "the disk is read-only; make it writable, or choose another --home"),
+    (r"Too many open files", "too many files are open; raise the limit (ulimit -n), and run it again"),
+)
+"""How the operating system, SQLite and DuckDB say that the machine failed, and what to tell the user."""
 
 _SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE)
 
@@ -18,6 +34,33 @@ def describe(error: BaseException, most: int = 160) -> str:
     """Return an exception as one line: its type, and up to `most` characters of its text."""
     text = one_line(str(error))[:most]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def failure_of_machine(error: BaseException | str) -> str | None:
+    """Return one line if an error, or its text, is a failure of the machine such as a full disk, and not of a file or a program."""
+    for text in [error] if isinstance(error, str) else map(_os_text, _causes(error)):
+        for pattern, advice in _OF_MACHINE:
+            if re.search(pattern, text):
+                return advice
+    return None
+
+
+def explain(error: BaseException, report: str = "report it") -> str:
+    """Return an exception that is not meant for the user as one line: a failure of the machine, or a bug to report."""
+    return failure_of_machine(error) or f"{describe(error, 500)} (a bug; {report})"
+
+
+def _os_text(error: BaseException) -> str:
+    known = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE}
+    if isinstance(error, OSError):  # a file's name may contain anything
+        return error.strerror or "" if error.errno in known else ""
+    return str(error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def may_pass(error: BaseException) -> bool:

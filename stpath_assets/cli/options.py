@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from stpath_assets.cli.interrupts import ending_soon
-from stpath_assets.errors import StpathError, one_line
+from stpath_assets.errors import StpathError, failure_of_machine, one_line
 
 Command = Callable[..., Any]
 
@@ -33,6 +33,11 @@ def common(command: Command, serves: bool = False) -> Command:
                 raise  # `sql ... | head`: click ends quietly
             except (StpathError, OSError) as e:
                 complain(f"{e.filename}: {e.strerror}" if isinstance(e, OSError) and e.filename else str(e))
+                sys.exit(1)
+            except Exception as e:
+                if (said := failure_of_machine(e)) is None:
+                    raise
+                complain(said)
                 sys.exit(1)
 
     return wrapped

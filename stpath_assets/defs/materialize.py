@@ -5,11 +5,12 @@ Runs of several slides, all in this process. A model is loaded once for all of t
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import dagster as dg
 import psutil
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from stpath_assets.defs.execution import BY_COMMAND, FAILED
 from stpath_assets.defs.partitions import SLIDES, contiguous, range_tags, sync
 from stpath_assets.defs.processes import PROCESS, process_of, release_dead
-from stpath_assets.errors import StorageError, one_line
+from stpath_assets.errors import StorageError, failure_of_machine, one_line
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
@@ -75,7 +76,7 @@ def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome
     from stpath_assets.defs.build import code_location
 
     defs, outcomes = code_location(), []
-    with instance(settings) as opened:
+    with instance(settings) as opened, _streams_kept():
         release_dead(opened)
         sync(opened, Registry(Store.of(settings)))
         config, keys = _run_config(settings), opened.get_dynamic_partitions(str(SLIDES.name))
@@ -94,6 +95,29 @@ def materialize(settings: Settings, slide_ids: Sequence[str]) -> list[RunOutcome
         if not ran.success:
             outcomes.append(RunOutcome("catalog", tuple(_reasons(ran, ["catalog"])["catalog"])))
     return outcomes
+
+
+@contextmanager
+def _streams_kept() -> Iterator[None]:
+    """Restore standard output and error afterwards. Dagster points them to its logs during a step, and on a full disk fails to
+    point them back, so that no error would reach the user.
+    """
+    kept = [(stream, os.dup(stream.fileno()), stream.fileno()) for stream in _with_descriptor(sys.stdout, sys.stderr)]
+    try:
+        yield
+    finally:
+        for stream, copy, descriptor in kept:
+            with suppress(OSError):
+                stream.flush()
+            os.dup2(copy, descriptor)
+            os.close(copy)
+
+
+def _with_descriptor(*streams: TextIO) -> Iterator[TextIO]:
+    for stream in streams:
+        with suppress(OSError, ValueError, AttributeError):  # captured by a test, or closed
+            stream.fileno()
+            yield stream
 
 
 def _run_config(settings: Settings) -> dict[str, Any]:
@@ -150,4 +174,5 @@ def _bug(event: dg.DagsterEvent, run_id: str) -> str:
         # Dagster records an interrupt as a failure of the current step, with the interrupt as its cause. For the user it is the
         # end of the run, not a bad slide.
         raise KeyboardInterrupt
-    return f"{event.step_key}: {one_line(root.message)} (a bug; the traceback is in run {run_id})"
+    said = failure_of_machine(root.message)
+    return f"{event.step_key}: {said or f'{one_line(root.message)} (a bug; the traceback is in run {run_id})'}"

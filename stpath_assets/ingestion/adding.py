@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stpath_assets import spots
-from stpath_assets.errors import SameContentError, ScaleError, StpathError, describe
+from stpath_assets.errors import SameContentError, ScaleError, StpathError, explain
 from stpath_assets.ingestion.known import FROM_SPOTS, NONE, Entry, Known
 from stpath_assets.slides import Registered, Registry, look_at, scale
 from stpath_assets.slides.registered import slide_id_from_name
@@ -43,8 +43,8 @@ def add_entries(
             yield Added(entry, error=str(e), is_twice=True)
         except StpathError as e:
             yield Added(entry, error=f"{entry.origin}: {e}" if entry.origin else str(e))
-        except Exception as e:  # a bug with one scan, which must not keep the others out
-            yield Added(entry, error=f"{Source(entry.scan).name}: {describe(e, 500)} (a bug; report it)")
+        except Exception as e:  # with one scan, which must not keep the others out
+            yield Added(entry, error=f"{Source(entry.scan).name}: {explain(e)}")
 
 
 def arguments_of(known: Known) -> dict[str, Any]:

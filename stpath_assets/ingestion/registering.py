@@ -1,10 +1,11 @@
 """Registers what arrived in the inbox. What cannot be registered is put into `quarantine`, with the reason."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stpath_assets.errors import StpathError, describe
+from stpath_assets.errors import StpathError, explain, failure_of_machine
 from stpath_assets.ingestion.adding import arguments_of
 from stpath_assets.ingestion.files import look_at
 from stpath_assets.ingestion.inbox import Arrival
@@ -110,7 +111,11 @@ def register_arrivals(
                 raise StpathError(arrival.refused)
             row = Registry(store).add(arrival.entry.scan, **arguments_of(known), check=check, arrival=arrival.digest)
         except Exception as e:
-            said = str(e) if isinstance(e, StpathError) else f"{id_}: {describe(e, 500)} (a bug; report it)"
+            if failure_of_machine(e):  # the scan is not to blame: it is tried again
+                with suppress(Exception):
+                    _forget(store, tried.uri)
+                raise
+            said = str(e) if isinstance(e, StpathError) else f"{id_}: {explain(e)}"
             refused.append(Quarantined(tried.uri, id_, tried.arrival, tries, said))
             _keep(store, refused[-1])
         else:

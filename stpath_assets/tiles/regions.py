@@ -74,7 +74,9 @@ def read_regions(path: str | Path) -> Regions:
     path = Path(path)
     try:
         content = path.read_bytes()
-        data = json.loads(content, object_hook=_with_rings)
+        sha256, text = hashlib.sha256(content).hexdigest(), content.decode("utf-8")
+        del content  # one form of the file after the other: it may have a hundred megabytes
+        data = json.loads(text, object_hook=_with_rings)
     except OSError as e:
         raise TissueError(f"{path}: regions cannot be read ({e.strerror or e}); check --regions") from e
     except (ValueError, RecursionError) as e:
@@ -82,7 +84,7 @@ def read_regions(path: str | Path) -> Regions:
     polygons = tuple(_polygons(data, path.name))
     if not polygons:
         raise TissueError(f"{path.name}: holds no region; draw polygons and export them as GeoJSON")
-    return Regions(path.name, hashlib.sha256(content).hexdigest(), polygons)
+    return Regions(path.name, sha256, polygons)
 
 
 def _with_rings(found: dict[str, Any]) -> dict[str, Any]:
@@ -92,11 +94,13 @@ def _with_rings(found: dict[str, Any]) -> dict[str, Any]:
     kind, coordinates = found.get("type"), found.get("coordinates")
     if kind in ("Polygon", "MultiPolygon"):
         try:
-            polygons = [coordinates] if kind == "Polygon" else coordinates
+            polygons: Any = [coordinates] if kind == "Polygon" else coordinates
             found["coordinates"] = [tuple(_ring(r) for r in rings) for rings in polygons or []]
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as e:
             is_ours = isinstance(e, _NoPolygon)
             found["coordinates"] = str(e) if is_ours else "has coordinates that are no numbers; export it again"
+    if "geometry" in found:
+        return {"geometry": found["geometry"], "class": _class(found)}
     return found
 
 
@@ -117,7 +121,7 @@ def _polygons(data: Any, name: str) -> Iterator[Region]:
         if isinstance(drawn, str):
             raise TissueError(f"{name}: feature {i + 1}: {drawn}")
         for rings in drawn:
-            yield Region(_class(feature), rings)
+            yield Region(feature.get("class", ""), rings)
 
 
 def _class(feature: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from stpath_assets.defs.assets.glance import summary_of
 from stpath_assets.defs.assets.metadata import is_picture, metadata_of
 from stpath_assets.defs.assets.model import MODEL, observe
 from stpath_assets.defs.assets.spec import CAN_BE_MADE
-from stpath_assets.errors import StpathError, describe
+from stpath_assets.errors import StpathError, explain
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registered, Registry
 from stpath_assets.stages import STAGES, Plan, working
@@ -189,5 +189,5 @@ def failure_event(asset: dg.AssetKey, slide_id: str, why: Mapping[str, str]) -> 
 def reason_of(slide_id: str, error: Exception | str, run_id: str = "") -> str:
     """Return why a slide failed, on one line that names it."""
     if isinstance(error, Exception) and not isinstance(error, StpathError):
-        return f"{slide_id}: {describe(error, 1000)} (a bug; the traceback is in run {run_id})"
+        return f"{slide_id}: {explain(error, f'the traceback is in run {run_id}')}"
     return str(error) if slide_id in str(error) else f"{slide_id}: {error}"

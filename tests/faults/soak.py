@@ -1,0 +1,88 @@
+"""Injects faults at random moments over the whole pipeline, and prints what they came to: `make soak`.
+
+    python -m tests.faults.soak [--kills 200] [--writes 200] [--clocks 20] [--seed 0]
+
+Ends with 1 if anything was lost. `make test` runs it with a few of each.
+"""
+
+import argparse
+import random
+import sys
+import time
+
+from tests.faults.harness import Fault, Tally, Work, fault_once, jump_once, kill_once, prepare, start
+
+HOURS = 3600
+JUMPS_S = (-400 * 24 * HOURS, -2 * HOURS, 2 * HOURS, 400 * 24 * HOURS)
+"""Seconds by which the clock jumps: a battery that died, a change of daylight saving time, a year that was guessed."""
+
+
+def kills(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+    """SIGKILL at random moments. Longer work is killed more often, so that all moments are alike."""
+    tally = Tally("kill -9")
+    for i in range(times):
+        # Each kind of work once; then by its length.
+        work = works[i] if i < len(works) else rng.choices(works, [w.seconds for w in works])[0]
+        kill_once(work, folder / "killed", rng, tally)  # type: ignore[operator]
+        _progress(i, times, tally)
+    return tally
+
+
+def writes(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+    """Writes that fail: once or from a moment on, of a full or broken disk, or short."""
+    tally = Tally("failing writes")
+    for i in range(times):
+        work = works[i % len(works)]
+        kind = rng.choice(("ENOSPC", "ENOSPC", "EIO", "EIO", "short"))
+        fault = Fault(kind, rng.randint(1, max(1, work.writes)), rng.choice((0, 0, 1)) if kind != "short" else 0)
+        fault_once(work, folder / "faulty", fault, tally)  # type: ignore[operator]
+        _progress(i, times, tally)
+    return tally
+
+
+def clocks(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+    """A wall clock that jumps in the middle of the work."""
+    tally = Tally("clock jumps")
+    for i in range(times):
+        work = works[i % len(works)]
+        jump_once(work, folder / "jumped", rng.choice(JUMPS_S), rng.randint(1, max(1, work.writes)), tally)  # type: ignore[operator]
+        _progress(i, times, tally)
+    return tally
+
+
+def _progress(done: int, of: int, tally: Tally) -> None:
+    if (done + 1) % 10 == 0 or tally.lost:
+        print(f"  {tally.what}: {done + 1} of {of}, {len(tally.lost)} lost", flush=True)
+    while len(tally.lost) > len(_told.setdefault(tally.what, [])):
+        _told[tally.what].append(tally.lost[len(_told[tally.what])])
+        print(f"  LOST {_told[tally.what][-1]}", flush=True)
+
+
+_told: dict[str, list[str]] = {}
+
+
+def main() -> int:
+    """Runs what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--writes", type=int, default=200)
+    parser.add_argument("--clocks", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    folder, began = start(), time.monotonic()
+    works = prepare(folder)
+    for work in works:
+        print(f"undisturbed: {work.name}, {work.seconds:.1f} s, {work.writes} writes", flush=True)
+    tallies = [
+        series(works, times, random.Random(asked.seed), folder)
+        for series, times in ((kills, asked.kills), (writes, asked.writes), (clocks, asked.clocks))
+        if times
+    ]
+    print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s")
+    for tally in tallies:
+        print(tally)
+    return int(any(t.lost for t in tallies))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
