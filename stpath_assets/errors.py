@@ -27,7 +27,11 @@ _SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", 
 
 def one_line(text: str) -> str:
     """Return a text as one line that is safe on a terminal: control characters, for example of a file name, are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return "".join(c if c.isprintable() else _escaped(c) for c in " ".join(text.split()))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def describe(error: BaseException, most: int = 160) -> str:
@@ -81,6 +85,10 @@ class StpathError(Exception):
 
     may_pass = False
     """Whether the same work may succeed later without a change, as when a server did not answer."""
+
+    def __init__(self, message: str = "") -> None:
+        # Messages quote files and their names, which must not steer a terminal or a log.
+        super().__init__("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in message))
 
 
 class SettingsError(StpathError):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from stpath_assets.errors import SettingsError, without_secrets
+from stpath_assets.errors import SettingsError, describe, without_secrets
 
 DEFAULT_HOME = "~/.local/share/stpath-assets"
 _PREFIX = "STPATH_"
@@ -210,8 +210,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise SettingsError(f"{path}: is not TOML ({e}); correct it") from e
+    except (ValueError, RecursionError) as e:
+        raise SettingsError(f"{path}: is not TOML ({describe(e)}); correct it") from e
     _refuse_unknown(str(path), list(values))
     if "home" in values:
         raise SettingsError(f"{path}: home is where this file lies; remove it, and set STPATH_HOME or give --home")

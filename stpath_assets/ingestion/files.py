@@ -1,5 +1,6 @@
 """Files and folders of this machine, or of an object store by URL, through fsspec."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,12 @@ Exists: TypeAlias = Callable[[Location], bool]
 
 def exists(path: Location) -> bool:
     """Return whether something is there; at a URL, a server is asked."""
-    return bool(path.exists())
+    try:
+        return bool(path.exists())
+    except OSError as e:
+        if e.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def look_at(uri: str) -> Seen:

@@ -62,7 +62,7 @@ def read_sidecar(path: Location, is_there: Exists = exists) -> Known:
     text = _read(path)
     try:
         said = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as e:
+    except (ValueError, yaml.YAMLError, RecursionError) as e:
         raise ManifestError(f"{path}: cannot be read ({one_line(str(e))[:200]}); correct it") from e
     if said is None:
         return Known()

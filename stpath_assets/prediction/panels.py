@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpath_assets.errors import SettingsError
+from stpath_assets.errors import SettingsError, describe
 from stpath_assets.settings import split_genes
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def _listed(path: Path) -> list[str]:
 def _from_json(path: Path, text: str) -> list[str]:
     try:
         value = json.loads(text)
-    except ValueError as e:
-        raise SettingsError(f"{path}: is not JSON ({e}); correct it") from e
+    except (ValueError, RecursionError) as e:
+        raise SettingsError(f"{path}: is not JSON ({describe(e)}); correct it") from e
     genes = value.get("genes") if isinstance(value, dict) else value
     if not isinstance(genes, list) or not all(isinstance(g, str) for g in genes):
         raise SettingsError(f'{path}: must be a list of gene symbols or {{"genes": [...]}}; correct it')

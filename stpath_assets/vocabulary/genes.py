@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from stpath_assets.errors import VocabularyError, WeightsError
+from stpath_assets.errors import VocabularyError, WeightsError, describe
 from stpath_assets.storage.fingerprint import sha256_of_file
 
 MASK_COLUMN = 1
@@ -45,8 +45,8 @@ class Vocabulary:
             raise WeightsError(f"{path}: no such vocabulary file; check STPATH_VOCABULARY")
         try:
             mapping = json.loads(path.read_text())
-        except (ValueError, OSError) as e:
-            raise WeightsError(f"{path}: is not JSON ({e}); fetch symbol2ensembl.json again") from e
+        except (ValueError, OSError, RecursionError) as e:
+            raise WeightsError(f"{path}: is not JSON ({describe(e)}); fetch symbol2ensembl.json again") from e
         if not (isinstance(mapping, dict) and mapping and all(isinstance(v, str) for v in mapping.values())):
             raise WeightsError(
                 f"{path}: must be one JSON object of gene symbol to Ensembl id; fetch symbol2ensembl.json again"

@@ -36,8 +36,9 @@ def _open_tiff(source: Source) -> Backend:
     except Exception as e:  # parsers of damaged files raise anything
         from stpath_assets.slides.formats.openslide import OpenSlideBackend, detect_format
 
-        # A generic TIFF that tiffslide cannot parse is damaged; OpenSlide would find out only tile by tile.
-        if isinstance(e, UnsupportedDialect) or detect_format(source.local()) not in (None, "generic-tiff"):
+        # A generic TIFF that tiffslide cannot parse, or takes for a dialect that OpenSlide does not see, is damaged; OpenSlide
+        # would find out only tile by tile, or show one of its side images.
+        if detect_format(source.local()) not in (None, "generic-tiff"):
             try:
                 return OpenSlideBackend(source)
             except SlideError:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from stpath_assets.errors import SlideError
-from stpath_assets.slides.formats.base import plainly, vendor_of
+from stpath_assets.slides.formats.base import plainly, unreadable, vendor_of
 from stpath_assets.slides.formats.tiff import check_tiff
 from stpath_assets.slides.scale import power_of
 from stpath_assets.slides.source import Source
@@ -45,7 +45,12 @@ class OpenSlideBackend:
         import openslide
 
         self._path, self._name = source.local(), source.name
-        check_tiff(source.name, self._path)
+        try:
+            check_tiff(source.name, self._path)
+        except SlideError:
+            raise
+        except Exception as e:  # parsers of damaged files raise anything
+            raise unreadable(source, e) from None
         self._slide: Any = self._opened()
         try:
             p = self._slide.properties

@@ -70,6 +70,8 @@ class TiffBackend:
                 raise UnsupportedDialect("a scan of several areas")
             pages = [level.keyframe for level in series.levels]
             check_pixels(source.name, pages[0])
+            if vendor_of(properties.get("tiffslide.vendor")) is None:
+                check_largest(source.name, pages[0], tif.pages)
             check_complete(source.name, source.size_bytes(), pages)
             if not tif.is_philips:  # whose levels are padded to whole tiles
                 check_proportions(source.name, pages)
@@ -155,6 +157,19 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
         end = max(o + n for o, n in zip(offsets, counts, strict=True))
         if size is not None and end > size:
             raise SlideError(f"{name}: is truncated: {size} bytes of at least {end}; copy it again")
+
+
+def check_largest(name: str, first: Any, pages: Any) -> None:
+    """Raise `SlideError` if another image of a TIFF without a known dialect is larger than the one that is taken as the scan.
+
+    A scan whose dialect cannot be told, because its header is damaged, may show a side image instead, with a patient's label.
+    """
+    largest = max((page.keyframe for page in pages), key=lambda page: page.imagewidth * page.imagelength)
+    if largest.imagewidth * largest.imagelength > first.imagewidth * first.imagelength:
+        raise SlideError(
+            f"{name}: its first image has {first.imagewidth} by {first.imagelength} pixels, and a later one "
+            f"{largest.imagewidth} by {largest.imagelength}; its header is damaged, or it is no scan: convert it again"
+        )
 
 
 def check_proportions(name: str, pages: Sequence[Any]) -> None:
