@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export DAGSTER_DISABLE_TELEMETRY := 1
 unexport VIRTUAL_ENV
 
-.PHONY: setup demo test lint dev docs tutorial bench clean
+.PHONY: setup lock demo test soak lint dev docs tutorial bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+# Faults by the hundred: kills, failing writes, clocks that jump, thousands of damaged files. About an hour.
+soak: setup
+	$(BIN)/python -m tests.faults.soak
 
 lint: setup
 	$(BIN)/ruff check .

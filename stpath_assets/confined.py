@@ -68,7 +68,7 @@ def confined(
 
     The function is one of a module of this package. `in_new_child` is for one that leaves something behind in its process, such
     as connections. Its `StpathError` is raised here with the same class and text. Raises `error`, one line that begins with
-    `name`, if the child exceeded a limit or crashed. Another exception is a bug, and raised as `RuntimeError` with the child's text.
+    `name`, if the child exceeded a limit or crashed. Another exception is a bug, and raised as `RuntimeError` with its text.
     """
     limits = Limits.of_environment()
     request = json.dumps([f"{function.__module__}:{function.__qualname__}", args, dict(os.environ)], default=str)

@@ -41,7 +41,7 @@ def describe(error: BaseException, most: int = 160) -> str:
 
 
 def failure_of_machine(error: BaseException | str) -> str | None:
-    """Return one line if an error, or its text, is a failure of the machine such as a full disk, and not of a file or a program."""
+    """Return one line if an error, or its text, is a failure of the machine, such as a full disk; else None."""
     for text in [error] if isinstance(error, str) else map(_os_text, _causes(error)):
         for pattern, advice in _OF_MACHINE:
             if re.search(pattern, text):

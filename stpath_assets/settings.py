@@ -17,6 +17,7 @@ from stpath_assets.errors import SettingsError, describe, without_secrets
 
 DEFAULT_HOME = "~/.local/share/stpath-assets"
 _PREFIX = "STPATH_"
+_COMMIT, _SHA256 = r"^[0-9a-f]{40}$", r"^[0-9a-f]{64}$"
 
 EncoderName = Literal["gigapath", "demo"]
 
@@ -63,6 +64,15 @@ class Settings(BaseSettings):
     weights: Path | None = Field(None, description="STPath's weights, `stfm.pth` or safetensors")
     vocabulary: Path | None = Field(None, description="STPath's `symbol2ensembl.json`")
     gigapath_weights: Path | None = Field(None, description="GigaPath's `pytorch_model.bin` or safetensors")
+    stpath_revision: str | None = Field(
+        None, pattern=_COMMIT, description="commit of STPath's repository on the hub that may be downloaded, 40 digits"
+    )
+    weights_sha256: str | None = Field(
+        None, pattern=_SHA256, description="SHA-256 that STPath's weights must have; unset: any"
+    )
+    gigapath_weights_sha256: str | None = Field(
+        None, pattern=_SHA256, description="SHA-256 that GigaPath's weights must have; unset: any"
+    )
     figure_genes: str = Field(
         "EPCAM,ERBB2,CD68,ACTA2,VIM,GNAS,FASN,CD74", description="genes that get figures where a panel has more than 12"
     )

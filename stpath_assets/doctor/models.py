@@ -56,10 +56,10 @@ def weights_files(settings: Settings, checksums: bool = True) -> Iterator[Check]
     if settings.encoder == "demo":
         yield Check("gigapath weights", True, "not needed: the encoder is demo")
     else:
-        yield _file("gigapath weights", settings.gigapath_weights, weights.GIGAPATH, checksums)
-    yield _file(
-        "stpath weights", ModelChoice.for_encoder(settings.encoder, settings).weights, weights.STPATH, checksums
-    )
+        encoder = EncoderChoice.of("gigapath", settings)
+        yield _file("gigapath weights", encoder.path, encoder.published, checksums)
+    model = ModelChoice.for_encoder(settings.encoder, settings)
+    yield _file("stpath weights", model.weights, model.published, checksums)
 
 
 def _file(name: str, local: Path | None, published: weights.HubFile, checksums: bool) -> Check:
@@ -86,7 +86,7 @@ def vocabulary(settings: Settings, checksums: bool = True) -> Check:
     def look() -> str:
         if not checksums and chosen.vocabulary is not None:
             return f"{len(chosen.load_vocabulary())} genes, the checkpoint was not read"
-        model = replace(chosen, weights=weights.find_present(chosen.weights, weights.STPATH)).load()
+        model = replace(chosen, weights=weights.find_present(chosen.weights, chosen.published)).load()
         return f"{len(model.vocabulary)} genes, as the checkpoint has"
 
     return attempt("stpath vocabulary", look)
@@ -115,7 +115,7 @@ def compare_with_published(settings: Settings, tile: Path, embedding: Path) -> C
     def look() -> str:
         expected = read_embedding(embedding)
         choice = EncoderChoice.of("gigapath", settings)
-        encoder = replace(choice, path=weights.find_present(choice.path, weights.GIGAPATH)).load()
+        encoder = replace(choice, path=weights.find_present(choice.path, choice.published)).load()
         found = encoder.encode(read_tile(tile)[None])[0]
         if found.shape != expected.shape:
             raise FeatureError(f"{embedding.name}: has {len(expected)} numbers, the encoder gives {len(found)}")

@@ -5,7 +5,7 @@ descriptor's. The network is in `stpath`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from stpath_assets.tables import GIGAPATH_FEATURES, STPATH_PREDICTIONS
 from stpath_assets.tiles import require_current_grid
 from stpath_assets.vocabulary import tokens
 from stpath_assets.vocabulary.genes import Unknown, Vocabulary
-from stpath_assets.weights import hashes
+from stpath_assets.weights import HubFile, hashes
 
 if TYPE_CHECKING:
     import anndata
@@ -46,6 +46,9 @@ DEMO_WEIGHTS = Path(__file__).parents[1] / "demo" / "weights" / "stfm-demo.pth"
 DEMO_VOCABULARY = DEMO_WEIGHTS.with_name("symbol2ensembl-demo.json")
 
 
+_PUBLISHED = weights.STPATH
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """STPath weights that are chosen but not loaded. `name` is the model's name in tables: `stpath` or `stpath-demo`."""
@@ -56,13 +59,23 @@ class ModelChoice:
     device: str = "auto"
     dtype: "Dtype" = "float32"
     store_as: str = "float32"
+    published: HubFile = _PUBLISHED
 
     @classmethod
     def for_encoder(cls, encoder: str, settings: Settings) -> "ModelChoice":
         """Return the weights for an encoder's features: the demo's for the demo descriptor, else those of the settings."""
         if encoder == "demo":
             return cls("stpath-demo", DEMO_WEIGHTS, DEMO_VOCABULARY, settings.device, settings.dtype, settings.store_as)
-        return cls("stpath", settings.weights, settings.vocabulary, settings.device, settings.dtype, settings.store_as)
+        published = replace(weights.STPATH, revision=settings.stpath_revision, sha256=settings.weights_sha256)
+        return cls(
+            "stpath",
+            settings.weights,
+            settings.vocabulary,
+            settings.device,
+            settings.dtype,
+            settings.store_as,
+            published,
+        )
 
     @property
     def takes(self) -> str:
@@ -73,7 +86,7 @@ class ModelChoice:
         """Return the model. It stays loaded for the life of the process."""
         if self.vocabulary is None:
             raise _no_vocabulary()
-        path = weights.locate(self.weights, weights.STPATH)
+        path = weights.locate(self.weights, self.published)
         mtimes = path.stat().st_mtime_ns, _mtime(self.vocabulary)
         return _load(path, self.vocabulary, weights.choose_device(self.device), self.dtype, mtimes)
 
@@ -95,7 +108,7 @@ class ModelChoice:
             raise _no_vocabulary()
         return {
             "model": self.name,
-            "stpath_weights_sha256": hashes.sha256_of(weights.locate(self.weights, weights.STPATH)),
+            "stpath_weights_sha256": hashes.sha256_of(weights.locate(self.weights, self.published)),
             "vocabulary_sha256": hashes.sha256_of(self.vocabulary),
             "dtype": self.dtype,
             # Named only where it is not the default, so that predictions of earlier versions stay current.

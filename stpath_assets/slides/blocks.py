@@ -202,7 +202,10 @@ class BlockLevel:
                 )
             if self._compression not in _COLOUR_CODECS or self._tables["jpegheader"]:
                 return None
-            height, width = self._decoder(data, index, **self._tables)[0][0].shape[:2]
+            if self._compression in _JPEG:
+                height, width = _size_of_jpeg(data)
+            else:
+                height, width = self._decoder(data, index, **self._tables)[0][0].shape[:2]
         except Exception:  # codecs raise types of their own; the damage is reported with its place when it is read
             return None
         if width == self.block_width and (height == height_of(index) or not self._is_tiled):
@@ -257,6 +260,17 @@ class BlockLevel:
         """
         first = next((i for i, size in enumerate(self._sizes) if size), None)
         return first is not None and _has_an_end(self.compressed(first))
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int]:
+    """Return height and width from the frame header of JPEG data (ITU T.81, B.2.2). Raises `ValueError` or `IndexError`."""
+    at = 2
+    while data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + length
+    raise ValueError("no frame header")
 
 
 def _has_an_end(data: bytes) -> bool:

@@ -141,7 +141,7 @@ class Plan:
         if settings.encoder_url is not None:
             return embedder_of(settings, choice).facts()
         if settings.encoder == "gigapath":
-            choice = replace(choice, path=weights.find_present(choice.path, weights.GIGAPATH))
+            choice = replace(choice, path=weights.find_present(choice.path, choice.published))
         return choice.facts()
 
 
@@ -164,7 +164,7 @@ def describe_model(settings: Settings) -> Fingerprint:
 
 def _model(settings: Settings) -> tuple[dict[str, str], list[str] | None]:
     choice = ModelChoice.for_encoder(settings.encoder, settings)
-    choice = replace(choice, weights=weights.find_present(choice.weights, weights.STPATH))
+    choice = replace(choice, weights=weights.find_present(choice.weights, choice.published))
     return choice.facts(), choice.panel(settings.genes)
 
 

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpath_assets.errors import WeightsError
-from stpath_assets.weights import hub
+from stpath_assets.errors import WeightsError, one_line
+from stpath_assets.weights import bounds, hashes, hub
 from stpath_assets.weights.hub import HubFile
 
 if TYPE_CHECKING:
@@ -23,20 +23,29 @@ GIGAPATH = HubFile(
     "STPATH_GIGAPATH_WEIGHTS",
     gated=True,
 )
-STPATH = HubFile("tlhuang/STPath", "stfm.pth", "main", "STPATH_WEIGHTS")
+STPATH = HubFile("tlhuang/STPath", "stfm.pth", None, "STPATH_WEIGHTS", revision_setting="STPATH_STPATH_REVISION")
 
 
 def locate(local: Path | None, published: HubFile) -> Path:
     """Return the local file if one is given, else the hub's, from its cache or downloaded.
 
-    Raises `WeightsError` with the steps to take if neither is available.
+    Raises `WeightsError` with the steps to take if neither is available, or if the file has another SHA-256 than `published`.
     """
-    if local is not None:
-        path = Path(local).expanduser()
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such weights file; check {published.setting}")
-        return path
-    return hub.fetch(published)
+    if local is None:
+        return _checked(hub.fetch(published), published)
+    path = Path(local).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; check {published.setting}")
+    return _checked(path, published)
+
+
+def _checked(path: Path, published: HubFile) -> Path:
+    if published.sha256 is not None and (found := hashes.sha256_of(path)) != published.sha256:
+        raise WeightsError(
+            f"{path}: its SHA-256 is {found[:12]}…, not the {published.sha256[:12]}… that is asked for; it is another file or "
+            "damaged, fetch it again"
+        )
+    return path
 
 
 def find_present(local: Path | None, published: HubFile) -> Path:
@@ -50,7 +59,7 @@ def find_present(local: Path | None, published: HubFile) -> Path:
             f"{published.filename} of {published.repository} is not on this machine; {ask}the next run fetches it, "
             f"or put it here and set {published.setting} to its path"
         )
-    return path
+    return _checked(path, published)
 
 
 def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]":
@@ -62,6 +71,8 @@ def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]
     from safetensors.torch import load_file
 
     try:
+        if path.suffix != ".safetensors":
+            bounds.check(path)
         if path.suffix == ".safetensors":
             state = load_file(path, device=device)
         else:
@@ -70,10 +81,17 @@ def read_state_dict(path: Path, device: str = "cpu") -> "dict[str, torch.Tensor]
             state = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except FileNotFoundError as e:
         raise WeightsError(f"{path}: no such weights file; check the path") from e
+    except WeightsError:
+        raise
     except Exception as e:  # unpicklers and parsers of damaged files raise anything
         raise WeightsError(
             f"{path.name}: cannot be read as weights ({type(e).__name__}); it is damaged or no plain checkpoint, fetch it again"
         ) from e
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"{path.name}: is not a plain state dict of tensors; save `model.state_dict()`")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(
+                f"{path.name}: {one_line(str(name))[:80]} has more numbers than the file; fetch it again"
+            )
     return state

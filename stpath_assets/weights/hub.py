@@ -4,6 +4,7 @@ HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_ENDPOINT work as in any other program. 
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,21 +32,36 @@ _ADVICE: tuple[tuple[str, int | None, bool, str], ...] = (
 _BROKEN_OFF = "the download broke off ({error}); check the network and run it again, it goes on where it stopped"
 
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a hub repository at a revision, and the setting that names a local copy instead."""
+    """A file of a hub repository at a revision, and the setting that names a local copy instead.
+
+    `revision` is a commit, 40 hexadecimal digits: a branch may hold another file tomorrow. Without one, nothing is downloaded, and
+    `revision_setting` is where to name it. `sha256` is the file's, if it is known.
+    """
 
     repository: str
     filename: str
-    revision: str
+    revision: str | None
     setting: str
     gated: bool = False
+    revision_setting: str = ""
+    sha256: str | None = None
 
 
 def fetch(hub: HubFile) -> Path:
     """Return the file in the hub's cache, downloading it if needed. Raises `WeightsError` with the steps to take."""
     from huggingface_hub import hf_hub_download
 
+    if hub.revision is None or not _COMMIT.fullmatch(hub.revision):
+        raise WeightsError(
+            f"{hub.filename} of {hub.repository}: no commit to download is known, and a branch may change; set "
+            f"{hub.revision_setting or 'the revision'} to the 40 digits of a commit that you trust, or put the file on this "
+            f"machine and set {hub.setting} to its path"
+        )
     try:
         return Path(hf_hub_download(hub.repository, hub.filename, revision=hub.revision))
     except Exception as e:  # the client's transport raises its own types, which differ between versions
@@ -60,6 +76,8 @@ def find_cached(hub: HubFile) -> Path | None:
     """Return the file in the hub's cache, or None if it has not been fetched. Does not use the network."""
     from huggingface_hub import try_to_load_from_cache
 
+    if hub.revision is None:
+        return None
     path = try_to_load_from_cache(hub.repository, hub.filename, revision=hub.revision)
     return Path(path) if isinstance(path, str) else None
 

@@ -6,9 +6,11 @@ named by kind and number, and drawn again from these.
 
 import gzip
 import json
+import os
 import random
 import shutil
 import struct
+import sys
 import time
 import traceback
 import warnings
@@ -68,7 +70,9 @@ def tags_changed(rng: random.Random, data: bytes) -> bytes:
         if following:
             struct.pack_into(f"{order}{with_size[0]}", out, at, number & (2 ** (8 * with_size[1]) - 1))
         elif what < 0.15:
-            struct.pack_into(f"{order}H", out, at, rng.choice((256, 257, 258, 259, 262, 277, 322, 324, 325, 330, 347, 65420)))
+            struct.pack_into(
+                f"{order}H", out, at, rng.choice((256, 257, 258, 259, 262, 277, 322, 324, 325, 330, 347, 65420))
+            )
         elif what < 0.3:
             struct.pack_into(f"{order}H", out, at + 2, rng.choice((0, 1, 2, 3, 4, 5, 7, 11, 12, 13, 16, 18, 99)))
         elif what < 0.55:
@@ -225,7 +229,7 @@ def other_kinds(folder: Path) -> list[Kind]:
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "manifest.csv": "file,slide_id,patient_id,organ,tech,mpp,note\na.svs,A,P1,Breast,Visium,0.5,x\nb.svs,B,P2,Lung,Visium,,y\n",
+        "manifest.csv": "file,slide_id,patient_id,organ,tech,mpp,note\na.svs,A,P1,Breast,Visium,0.5,x\nb.svs,B,P2,Lung,,,\n",
         "a.svs.yaml": "organ: Breast\ntech: Visium\nmpp: 0.5\npatient_id: P1\nnote: x\n",
         "settings.toml": 'encoder = "demo"\ngenes = "EPCAM,VIM"\nmin_tissue = 0.3\nweights = "w.pth"\nsql_rows = 100\n',
         "panel.json": '["EPCAM", "VIM", "CD74"]',
@@ -275,12 +279,20 @@ def other_kinds(folder: Path) -> list[Kind]:
         Kind("geojson", folder / "a.geojson", text, read_regions),
         Kind("gmt", folder / "sets.gmt", text, read_gene_sets),
         Kind("vocabulary", folder / "symbol2ensembl.json", text, Vocabulary.load),
-        Kind("panel", folder / "panel.json", text, lambda p: read_panel(str(p), lambda: Vocabulary.of({"EPCAM": "E1"}))),
+        Kind(
+            "panel", folder / "panel.json", text, lambda p: read_panel(str(p), lambda: Vocabulary.of({"EPCAM": "E1"}))
+        ),
         Kind("counts", counts, text, read_spots),
         Kind("selection", folder / "s_selection.tsv", text, of_sample),
         Kind("h5ad", folder / "a.h5ad", binary, read_spots),
         Kind("visium", outs / "filtered_feature_bc_matrix.h5", binary, lambda p: read_spots(p.parent), outs),
-        Kind("positions", next((outs / "spatial").glob("tissue_positions*")), text, lambda p: read_spots(p.parent.parent), outs),
+        Kind(
+            "positions",
+            next((outs / "spatial").glob("tissue_positions*")),
+            text,
+            lambda p: read_spots(p.parent.parent),
+            outs,
+        ),
         Kind("trident", file, binary, lambda p: trident.read(p, row)),
         Kind("checkpoint", folder / "w.pth", (*binary, _zip_changed), read_state_dict),
         Kind("old checkpoint", folder / "old.pth", binary, read_state_dict),
@@ -310,8 +322,8 @@ def _trident_file(folder: Path) -> tuple[Any, Path]:
 
     row = Registered(
         slide_id="a", uri="a.svs", sha256="0" * 64, size_bytes=1, width_px=4000, height_px=4000, mpp=0.5, mpp_source="file",
-        vendor=None, levels=1, organ=None, tech=None, spots_uri=None, mpp_file=0.5, warnings=(), registered_at=datetime.now(UTC), status="ready",
-        reason=None,
+        mpp_file=0.5, vendor=None, levels=1, organ=None, tech=None, spots_uri=None, warnings=(), status="ready", reason=None,
+        registered_at=datetime.now(UTC),
     )  # fmt: skip
     path = folder / "a.h5"
     with h5py.File(path, "w") as f:
@@ -339,10 +351,10 @@ class Found:
     def __str__(self) -> str:
         by = ", ".join(f"{k} {v}" for k, v in self.cases.items())
         return (
-            f"fuzzed {self.cases.total()} ({by}): {self.opened} opened, {self.refused} refused in one line; in the child "
-            f"{len(self.contained)} readers crashed, hung or took too much memory, and were refused; "
-            f"{len(self.wrong)} crashed, hung, or ended in a traceback or a wrong geometry here; "
-            f"slowest {self.slowest_s:.1f} s"
+            f"fuzzed {self.cases.total()} ({by}): {self.opened} opened, {self.refused} refused in one line, of these "
+            f"{len(self.contained)} because their reader crashed, hung or took too much memory in the child; "
+            f"slowest {self.slowest_s:.1f} s; crashed, hung, ended in a traceback or opened with a wrong geometry: "
+            f"{len(self.wrong)} wrong"
         )
 
 
@@ -398,3 +410,16 @@ def fuzz(kinds: list[Kind], times: int, first: int = 0) -> Found:
     for i in range(times):
         attempt(kinds[i % len(kinds)], first + i // len(kinds), found)
     return found
+
+
+def main(of: str, times: int, seed: int, folder: Path) -> None:
+    """Prints what went wrong or was contained, and on the last line what all came to."""
+    os.environ |= {"STPATH_OPEN_SECONDS": str(SECONDS), "STPATH_OPEN_MEMORY_GB": str(MEMORY_GB)}
+    found = fuzz({"scans": scan_kinds, "others": other_kinds}[of](folder), times, seed * 1_000_000)
+    for said in (*(f"WRONG {w}" for w in found.wrong), *(f"contained {c}" for c in found.contained)):
+        print(said)
+    print(found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -344,7 +344,8 @@ def start() -> Path:
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         environment = {
             **os.environ, **threads, "FAULTS_FOLDER": str(folder), "LD_PRELOAD": str(library),
-            "XDG_CACHE_HOME": str(folder / "cache"), "STPATH_FIGURE_GENES": "EPCAM", "STPATH_SNAPSHOT_DAYS": "0", "HF_HUB_OFFLINE": "1",
+            "XDG_CACHE_HOME": str(folder / "cache"), "STPATH_FIGURE_GENES": "EPCAM", "HF_HUB_OFFLINE": "1",
+            "STPATH_SNAPSHOT_DAYS": "0",
             "MPLCONFIGDIR": str(folder / "matplotlib"),
         }  # fmt: skip
         os.execve(sys.executable, [sys.executable, "-m", "tests.faults.soak", *sys.argv[1:]], environment)

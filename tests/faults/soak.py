@@ -1,12 +1,15 @@
 """Injects faults at random moments over the whole pipeline, and prints what they came to: `make soak`.
 
-    python -m tests.faults.soak [--kills 200] [--writes 200] [--clocks 20] [--seed 0]
+    python -m tests.faults.soak [--kills 200] [--writes 200] [--clocks 20] [--fuzz 2000] [--seed 0]
+
+`--fuzz` is the number of damaged scans, and of other damaged files.
 
 Ends with 1 if anything was lost. `make test` runs it with a few of each.
 """
 
 import argparse
 import random
+import subprocess
 import sys
 import time
 
@@ -68,8 +71,10 @@ def main() -> int:
     parser.add_argument("--writes", type=int, default=200)
     parser.add_argument("--clocks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fuzz", type=int, default=2000)
     asked = parser.parse_args()
     folder, began = start(), time.monotonic()
+    found = [fuzzed(of, asked.fuzz, asked.seed, folder) for of in ("scans", "others")] if asked.fuzz else []
     works = prepare(folder)
     for work in works:
         print(f"undisturbed: {work.name}, {work.seconds:.1f} s, {work.writes} writes", flush=True)
@@ -79,9 +84,17 @@ def main() -> int:
         if times
     ]
     print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s")
-    for tally in tallies:
-        print(tally)
-    return int(any(t.lost for t in tallies))
+    for line in (*tallies, *found):
+        print(line)
+    return int(any(t.lost for t in tallies) or any(not line.endswith(" 0 wrong") for line in found))
+
+
+def fuzzed(of: str, times: int, seed: int, folder: "object") -> str:
+    """Damaged files, in a process of its own: reading them starts threads, which what forks must not have."""
+    program = [sys.executable, "-m", "tests.faults.fuzzing", of, str(times), str(seed), str(folder / of)]  # type: ignore[operator]
+    lines = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    print("\n".join(lines[:-1]), flush=True)
+    return lines[-1]
 
 
 if __name__ == "__main__":

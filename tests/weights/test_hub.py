@@ -43,7 +43,8 @@ from stpath_assets.errors import WeightsError
 said = {}
 for name in sys.argv[1:]:
     try:
-        said[name] = str(hub.fetch(hub.HubFile(f"test/{name}", "model.bin", "main", "STPATH_SOME", gated=name != "gone")))
+        file = hub.HubFile(f"test/{name}", "model.bin", "0123456789abcdef0123456789abcdef01234567", "STPATH_SOME", name != "gone")
+        said[name] = str(hub.fetch(file))
     except WeightsError as e:
         said[name] = str(e)
 print(json.dumps(said))
@@ -141,7 +142,7 @@ SAYS = {
 def test_every_refusal_says_what_to_do(ask: Ask) -> None:
     said = ask(*SAYS, HF_TOKEN=TOKEN)
     for name, words in SAYS.items():
-        for word in (f"test/{name} at main", "model.bin", "STPATH_SOME", *words):
+        for word in (f"test/{name} at {COMMIT[:12]}", "model.bin", "STPATH_SOME", *words):
             assert word in said[name], said[name]
     assert len(set(said.values())) == len(SAYS)
 
@@ -179,7 +180,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, wrapped: bool) -> None:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(WeightsError, match=r"disk of the hub's cache is full .* HF_HOME"):
-        hub.fetch(hub.HubFile("test/full", "model.bin", "main", "STPATH_SOME"))
+        hub.fetch(hub.HubFile("test/full", "model.bin", COMMIT, "STPATH_SOME"))
 
 
 def test_a_cache_that_cannot_be_written(ask: Ask, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Chooses and loads an encoder, and says what identifies it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ class EncoderChoice:
     path: Path | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    published: weights.HubFile = weights.GIGAPATH
 
     def __post_init__(self) -> None:
         if self.name not in ENCODERS and not self.name.removeprefix(TIMM) != self.name:
@@ -45,7 +46,8 @@ class EncoderChoice:
         """Return an encoder with the weights and precision of the settings."""
         path = settings.gigapath_weights if name == "gigapath" else None
         precision = "auto" if name == "demo" else settings.encoder_precision
-        return cls(name, path, device or settings.device, precision)
+        published = replace(weights.GIGAPATH, sha256=settings.gigapath_weights_sha256)
+        return cls(name, path, device or settings.device, precision, published)
 
     def load(self) -> Encoder:
         """Return the loaded encoder. It stays loaded for the life of the process, so a batch of slides loads it once."""
@@ -90,7 +92,7 @@ class EncoderChoice:
         return f"{CODE_VERSION}.{demo.VERSION if self.name == 'demo' else '1'}"
 
     def _file(self) -> tuple[Path, tuple[int, int]]:
-        return _version(weights.locate(self.path, weights.GIGAPATH))
+        return _version(weights.locate(self.path, self.published))
 
 
 def extend(tiles: Fingerprint, facts: dict[str, str]) -> Fingerprint:

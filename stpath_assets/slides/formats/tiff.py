@@ -31,6 +31,8 @@ MAX_SIDE_PX = 1 << 20
 MAX_BLOCK_BYTES = 1 << 30
 """Largest tile or strip that is decoded, bytes. A file of kilobytes can declare one of any size."""
 
+_OFFSETS = (324, 273)  # TileOffsets, StripOffsets
+
 _ODD_PROPORTION = 0.05
 """Difference of the proportions of two levels from which one is taken as damaged: well above any rounding."""
 
@@ -132,6 +134,8 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
     """
     for page in pages:
         offsets, counts = page.dataoffsets, page.databytecounts
+        # tifffile drops what is more than the size needs. A page of a series may be a frame, which has no tags.
+        declared = next((page.tags[code].count for code in _OFFSETS if code in page.tags), len(offsets))
         if max(page.imagewidth, page.imagelength) > MAX_SIDE_PX:
             raise SlideError(
                 f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, too many for a scan; it is damaged"
@@ -141,13 +145,13 @@ def check_complete(name: str, size: int | None, pages: Sequence[Any]) -> None:
         if len(offsets) != len(counts):  # the header itself is cut off
             raise SlideError(f"{name}: is truncated within its header; copy it again")
         needed = math.prod(page.chunked)
-        if len(offsets) != needed:
+        if max(len(offsets), declared) != needed:
             raise SlideError(
                 f"{name}: declares {page.imagewidth} by {page.imagelength} pixels, but holds {len(offsets)} of their "
                 f"{needed} blocks; copy or convert it again"
                 if len(offsets) < needed
                 else f"{name}: declares {page.imagewidth} by {page.imagelength} pixels in {needed} blocks, but holds "
-                f"{len(offsets)} blocks; copy or convert it again"
+                f"{declared} blocks; copy or convert it again"
             )
         # Uncompressed strips are read in part, and cannot be larger than the file.
         if page.compression != 1 and math.prod(page.chunks) * page.dtype.itemsize > MAX_BLOCK_BYTES:

@@ -1,0 +1,38 @@
+"""A few faults of each kind over all kinds of work; `make soak` injects hundreds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("gcc") is None or sys.platform != "linux",
+    reason="needs gcc and Linux, whose libc the shim stands before",
+)
+
+
+@needs_compiler
+def test_kills_failing_writes_and_clocks_lose_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    program = [
+        sys.executable,
+        "-m",
+        "tests.faults.soak",
+        "--kills",
+        "6",
+        "--writes",
+        "6",
+        "--clocks",
+        "2",
+        "--fuzz",
+        "0",
+    ]
+    ran = subprocess.run(
+        program, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
+    assert "6 survived, 0 lost" in ran.stdout
+    assert ran.stdout.count(", 0 lost\n") >= 3, ran.stdout
