@@ -39,8 +39,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class HubFile:
     """A file of a hub repository at a revision, and the setting that names a local copy instead.
 
-    `revision` is a commit, 40 hexadecimal digits: a branch may hold another file tomorrow. Without one, nothing is downloaded, and
-    `revision_setting` is where to name it. `sha256` is the file's, if it is known.
+    `revision` is a commit, 40 hexadecimal digits: a branch may hold another file tomorrow. Without one, nothing is downloaded;
+    `revision_setting` names it. `sha256` is the file's, if it is known.
     """
 
     repository: str

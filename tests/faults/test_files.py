@@ -248,14 +248,15 @@ def test_an_uncompressed_tile_that_was_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_level_in_another_proportion_is_refused(tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "a.tif", tissue_image(1024, 1024), levels=2, compression="jpeg", metadata=None)
-    content = bytearray(path.read_bytes())
-    with tifffile.TiffFile(path) as tif:
-        level = tif.series[0].levels[1].keyframe
-        at = level.tags[257].valueoffset
-    content[at : at + 2] = (128).to_bytes(2, "little")
-    path.write_bytes(content)
-    with pytest.raises(SlideError, match="copy or convert it again"):
+    path, said = tmp_path / "a.svs", "Aperio Image Library v11\n1024x1024|AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(path) as tif:
+        for side in (1024, 128, 256):  # level 0, the thumbnail, level 1
+            tile = None if side == 128 else (256, 256)
+            tif.write(tissue_image(side, side), tile=tile, photometric="rgb", metadata=None, description=said)
+    assert fuzzing._look(path)["levels"] == 2
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[2].tags[257].overwrite(128)
+    with pytest.raises(SlideError, match="level 1 has 256 by 128 pixels, in another proportion than 1024 by 1024"):
         fuzzing._look(path)
 
 

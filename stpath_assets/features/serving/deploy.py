@@ -1,16 +1,21 @@
 """Deploys the encoder on a cluster, behind Ray Serve's own HTTP server: `stpath-assets gigapath serve`."""
 
 import logging
+import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from stpath_assets import weights
 from stpath_assets.errors import ServingError, one_line
 from stpath_assets.features.encoders import EncoderChoice
+from stpath_assets.features.serving import loopback
 from stpath_assets.features.serving.client import Server
 from stpath_assets.features.serving.cluster import NAMESPACE, connect, import_ray
 from stpath_assets.features.serving.messages import PREFIX
@@ -48,14 +53,7 @@ def serve(
     reached or lacks what the replicas need, and any error of loading the encoder.
     """
     facts = choice.facts()  # here first, so that an error in the weights is one line, not a replica's log
-    if address is None:
-        ray = import_ray()
-        ray.init(
-            "local", namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-            num_gpus=None if deployment.gpus else 0,
-        )  # fmt: skip
-    else:
-        ray = connect(address)
+    ray = _start_here(deployment) if address is None else connect(address)
     _require(ray, deployment)
     head = str(ray.get_runtime_context().gcs_address).rpartition(":")[0]
     here = head == str(ray.util.get_node_ip_address())
@@ -67,7 +65,38 @@ def serve(
     each = f"{deployment.gpus:g} GPUs and {deployment.cpus:g} CPUs each"
     where = "" if here or not _is_loopback(deployment.host) else f" on {head}, where alone it listens"
     say(f"ready: {deployment.replicas} replicas, {each}; use it with STPATH_ENCODER_URL={url}{where}")
+    for line in _exposed(deployment, address, head):
+        say(line)
     return url
+
+
+def _start_here(deployment: Deployment) -> Any:
+    """Start a cluster on this machine that listens on loopback only, and return the module ray."""
+    # Ray's own switch for clusters of one machine: without it, its servers listen on every interface. Read when ray is imported.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray = import_ray()
+    hook = f"{loopback.__name__}.{loopback.stay.__name__}"
+    ray.init(
+        "local", namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        num_gpus=None if deployment.gpus else 0, runtime_env={"worker_process_setup_hook": hook},
+    )  # fmt: skip
+    return ray
+
+
+def _exposed(deployment: Deployment, address: str | None, head: str) -> Iterator[str]:
+    """Yield a line for each thing that other machines can reach."""
+    if not _is_loopback(deployment.host):
+        yield f"exposed: whoever reaches port {deployment.port} of {head} and has the token; use a proxy with TLS in front"
+    if address is not None:
+        if not _is_loopback(head):
+            yield "exposed: Ray's own ports, to the cluster's network; keep others out of it (docs/ray.md)"
+        return
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            for socket_ in process.net_connections("tcp"):
+                is_open = socket_.status == psutil.CONN_LISTEN and not _is_loopback(socket_.laddr.ip)
+                if is_open and socket_.laddr.port != deployment.port:
+                    yield f"exposed: port {socket_.laddr.port} of {process.name()}, on every interface"
 
 
 def gpus_of(choice: EncoderChoice, asked: float | None) -> float:
@@ -162,4 +191,4 @@ def _url(deployment: Deployment, head: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1") or host.removeprefix("::ffff:").startswith("127.")
