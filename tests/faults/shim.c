@@ -95,3 +95,59 @@ time_t time(time_t *out) {
     if (out) *out = now.tv_sec;
     return now.tv_sec;
 }
+
+/* Connections and look-ups that leave this machine are refused, and written to the file that NETWORK_LOG names. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static void tell(const char *what, const char *where) {
+    const char *path = getenv("NETWORK_LOG");
+    char line[512];
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
+    if (fd < 0) return;
+    int n = snprintf(line, sizeof line, "%s %s, process %d\n", what, where, (int)getpid());
+    if (write(fd, line, n) < 0) {}
+    close(fd);
+}
+
+static int leaves(const struct sockaddr *to, char *name, size_t size) {
+    if (to->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)to;
+        inet_ntop(AF_INET, &in->sin_addr, name, size);
+        return (ntohl(in->sin_addr.s_addr) >> 24) != 127 && in->sin_addr.s_addr != 0;
+    }
+    if (to->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)to;
+        inet_ntop(AF_INET6, &in->sin6_addr, name, size);
+        return !IN6_IS_ADDR_LOOPBACK(&in->sin6_addr) && strncmp(name, "::ffff:127.", 11) != 0;
+    }
+    return 0;
+}
+
+int connect(int fd, const struct sockaddr *to, socklen_t size) {
+    REAL(connect);
+    char name[INET6_ADDRSTRLEN] = "";
+    if (getenv("NETWORK_LOG") && leaves(to, name, sizeof name)) {
+        tell("connect", name);
+        errno = ENETUNREACH;
+        return -1;
+    }
+    return real(fd, to, size);
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    REAL(getaddrinfo);
+    struct in6_addr parsed;
+    char own[256] = "";
+    gethostname(own, sizeof own - 1);
+    int is_number = node && (inet_pton(AF_INET, node, &parsed) == 1 || inet_pton(AF_INET6, node, &parsed) == 1);
+    if (getenv("NETWORK_LOG") && node && !is_number && strcmp(node, "localhost") && strcmp(node, own)) {
+        tell("look-up of", node);
+        return EAI_FAIL;
+    }
+    return real(node, service, hints, found);
+}

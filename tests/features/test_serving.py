@@ -104,6 +104,12 @@ class Cluster:
         )  # fmt: skip
         assert self.head.stdout is not None
         said = [self.head.stdout.readline() for _ in range(2)]
+        self.listening = {
+            (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+            for process in psutil.Process(self.head.pid).children(recursive=True)
+            for connection in process.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
         assert said[1] == f"ready: 2 replicas, 0 GPUs and 0.5 CPUs each; use it with STPATH_ENCODER_URL={self.url}\n"
 
     def serving(self) -> list[str]:
@@ -277,6 +283,13 @@ def test_a_head_that_is_restarted_in_mid_slide_is_waited_for(
     cluster.start_of_its_own()
     rows += list(stream)
     np.testing.assert_array_equal(np.concatenate(rows), expected)
+
+
+def test_a_cluster_of_its_own_listens_on_loopback_only(cluster: Cluster) -> None:
+    """Ray Serve lets a replica listen on every interface; what others reach would also be said, which is a third line."""
+    assert {"raylet", "gcs_server"} <= {name for name, _ in cluster.listening}
+    assert sum(name.startswith("ray::ServeRepli") for name, _ in cluster.listening) > 0
+    assert {address for _, address in cluster.listening} <= {"127.0.0.1", "::1"}
 
 
 def test_a_cluster_that_does_not_come_back_is_one_clear_error(cluster: Cluster, tiles: Tiles) -> None:
