@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     weights: Path | None = Field(None, description="STPath's weights, `stfm.pth` or safetensors")
     vocabulary: Path | None = Field(None, description="STPath's `symbol2ensembl.json`")
     gigapath_weights: Path | None = Field(None, description="GigaPath's `pytorch_model.bin` or safetensors")
+    pseudonym_folder: Path = Field(
+        Path("~/.local/share/stpath-assets-pseudonyms"),
+        description="where `add --pseudonymize` keeps its key, apart from data",
+    )
     stpath_revision: str | None = Field(
         None, pattern=_COMMIT, description="commit of STPath's repository on the hub that may be downloaded, 40 digits"
     )
@@ -236,7 +240,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"{path}: {limit} holds for all data roots of a machine; set {_PREFIX}{limit.upper()} in the environment"
         )
-    for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file"):
+    for name in ("weights", "vocabulary", "gigapath_weights", "encoder_token_file", "pseudonym_folder"):
         if name in values:
             # Relative to the file, so that a data root can be moved as a whole.
             values[name] = path.parent / Path(values[name]).expanduser()

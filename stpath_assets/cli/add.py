@@ -10,7 +10,7 @@ import click
 from stpath_assets.cli.options import begin, common, complain, json_option, mpp_option, note
 
 if TYPE_CHECKING:
-    from stpath_assets.ingestion import Entry
+    from stpath_assets.ingestion import Entry, Pseudonyms
     from stpath_assets.ingestion.adding import Added
     from stpath_assets.slides import Registered
 
@@ -35,11 +35,20 @@ _OF_ONE = ("slide_id", "spots", "regions", "features")
 @click.option("--patient", "patient_id", help="Patient of the section.")
 @click.option("--cohort", help="Cohort that the slide belongs to.")
 @click.option("--id", "slide_id", help="A slide_id of your own.")
+@click.option(
+    "--pseudonymize", is_flag=True, help="Give ids that tell nothing, and keep the key apart from the data root."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be registered, and register nothing.")
 @json_option
 @common
 def add(
-    scans: tuple[str, ...], home: str | None, manifest: Path | None, dry_run: bool, as_json: bool, **given: Any
+    scans: tuple[str, ...],
+    home: str | None,
+    manifest: Path | None,
+    pseudonymize: bool,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Register scans. They are read in place, never moved.
 
@@ -50,7 +59,7 @@ def add(
     stpath-assets add /scans/2026-11 --organ Lung --dry-run
     stpath-assets add --manifest slides.csv
     """
-    from stpath_assets.ingestion import preview
+    from stpath_assets.ingestion import Pseudonyms, preview
     from stpath_assets.settings import load_settings
     from stpath_assets.slides import Registry
     from stpath_assets.storage import Store
@@ -76,7 +85,10 @@ def add(
             preview_table(found)
         sys.exit(1 if problems else 0)
     told = list[dict[str, Any]]()
-    added, twice = _register(registry, entries, told if as_json else None)
+    pseudonyms = Pseudonyms(settings.pseudonym_folder, settings.home) if pseudonymize else None
+    added, twice = _register(registry, entries, told if as_json else None, pseudonyms)
+    if pseudonyms is not None and added:
+        note(f"{pseudonyms.folder / 'key.csv'} says which scan is which; keep that folder apart, and back it up")
     if added:
         from stpath_assets.defs.materialize import sync_partitions
 
@@ -126,7 +138,9 @@ def _collect(
     )
 
 
-def _register(registry: Any, entries: list["Entry"], told: list[dict[str, Any]] | None) -> tuple[int, int]:
+def _register(
+    registry: Any, entries: list["Entry"], told: list[dict[str, Any]] | None, pseudonyms: "Pseudonyms | None"
+) -> tuple[int, int]:
     """Register scans and print a line for each, or append what JSON tells of it to `told`. Returns how many were, and how many
     have the content of another.
     """
@@ -134,7 +148,9 @@ def _register(registry: Any, entries: list["Entry"], told: list[dict[str, Any]] 
     from stpath_assets.ingestion import add_entries
 
     added, twice, notes = 0, 0, list[str]()
-    for outcome in add_entries(registry, entries, check=lambda row: notes.extend(trident.check(row))):
+    for outcome in add_entries(registry, entries, lambda row: notes.extend(trident.check(row)), pseudonyms):
+        if outcome.dropped:
+            note(f"{', '.join(outcome.dropped)}: not kept, since it may name a person")
         if outcome.row is None:
             complain(outcome.error)
             twice += outcome.is_twice

@@ -20,6 +20,7 @@ from stpath_assets.ingestion.finding import Found, find_scans
 from stpath_assets.ingestion.inbox import Arrival, Inbox, inbox_folders, list_inbox, read_inbox
 from stpath_assets.ingestion.known import Entry, Known
 from stpath_assets.ingestion.manifest import MANIFEST, Manifest, read_manifest, read_sidecar, sidecars_of
+from stpath_assets.ingestion.pseudonyms import Pseudonyms
 from stpath_assets.ingestion.registering import Quarantined, done_of, forget_gone, read_quarantine, register_arrivals
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Known",
     "Manifest",
     "Memory",
+    "Pseudonyms",
     "Quarantined",
     "Seen",
     "Turns",

@@ -8,6 +8,7 @@ from typing import Any
 from stpath_assets import spots
 from stpath_assets.errors import SameContentError, ScaleError, StpathError, explain
 from stpath_assets.ingestion.known import FROM_SPOTS, NONE, Entry, Known
+from stpath_assets.ingestion.pseudonyms import Pseudonyms
 from stpath_assets.slides import Registered, Registry, look_at, scale
 from stpath_assets.slides.registered import slide_id_from_name
 from stpath_assets.slides.source import Source
@@ -15,18 +16,24 @@ from stpath_assets.slides.source import Source
 
 @dataclass(frozen=True)
 class Added:
-    """What became of an entry: its row, or one line that says why there is none. `is_twice`: its content is registered."""
+    """What became of an entry: its row, or one line that says why there is none. `is_twice`: its content is registered.
+    `dropped` are columns that a pseudonym does not keep.
+    """
 
     entry: Entry
     row: Registered | None = None
     error: str = ""
     is_twice: bool = False
+    dropped: tuple[str, ...] = ()
 
 
 def add_entries(
-    registry: Registry, entries: Iterable[Entry], check: Callable[[Registered], object] = lambda _: None
+    registry: Registry,
+    entries: Iterable[Entry],
+    check: Callable[[Registered], object] = lambda _: None,
+    pseudonyms: Pseudonyms | None = None,
 ) -> Iterator[Added]:
-    """Register scans with what is known of them. `check` is that of `Registry.add`.
+    """Register scans with what is known of them, under `pseudonyms` if given. `check` is that of `Registry.add`.
 
     Spots that an entry names are read, so that what is wrong with them is known at once.
     """
@@ -38,7 +45,11 @@ def add_entries(
                 spots.check_spots(row)
 
         try:
-            yield Added(entry, registry.add(entry.scan, **arguments_of(entry.known), check=check_all))
+            dropped: tuple[str, ...] = ()
+            if pseudonyms is not None:
+                entry, dropped = pseudonyms.disguise(entry)
+            row = registry.add(entry.scan, **arguments_of(entry.known), check=check_all)
+            yield Added(entry, row, dropped=dropped)
         except SameContentError as e:
             yield Added(entry, error=str(e), is_twice=True)
         except StpathError as e:

@@ -17,28 +17,24 @@ _IN_THIS_PROCESS = "memory://"
 
 
 def look_at(source: Source, mpp: float | Mpp | None) -> dict[str, Any]:
-    """Return what the file of a scan says, by column of `slides`, without its hash and size.
+    """Return what a scan says, by column of `slides` without its hash and size, and its local `files`.
 
     Raises as `open_slide`, and `SlideError` if opening it takes too long or too much memory, or crashes its parser.
     """
-    return {k: v for k, v in _opened(source, mpp).items() if k != "files"}
-
-
-def read_facts(source: Source, mpp: float | Mpp | None) -> dict[str, Any]:
-    """Return `look_at`, and the SHA-256 and size of all the scan's files."""
-    facts = _opened(source, mpp)
-    files = [Path(f) for f in facts.pop("files")]
-    sha256, size_bytes = content_of(files) if files else source.content()
-    return facts | {"sha256": sha256, "size_bytes": size_bytes}
-
-
-def _opened(source: Source, mpp: float | Mpp | None) -> dict[str, Any]:
     if source.uri.startswith(_IN_THIS_PROCESS):
         return _facts_of(source.uri, mpp)
     facts: dict[str, Any] = confined(
         _facts_of, source.uri, mpp, name=source.name, error=SlideError, in_new_child=source.is_remote
     )
     return facts | {"warnings": tuple(facts["warnings"])}
+
+
+def read_facts(source: Source, mpp: float | Mpp | None) -> dict[str, Any]:
+    """Return `look_at`, and the SHA-256 and size of all the scan's files."""
+    facts = look_at(source, mpp)
+    files = [Path(f) for f in facts.pop("files")]
+    sha256, size_bytes = content_of(files) if files else source.content()
+    return facts | {"sha256": sha256, "size_bytes": size_bytes}
 
 
 def _facts_of(uri: str, mpp: float | Mpp | None) -> dict[str, Any]:

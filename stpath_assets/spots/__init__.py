@@ -5,7 +5,15 @@ data that cannot be compared with a prediction. Pairing with tiles and scores be
 """
 
 from stpath_assets.spots.lattice import scale_of
-from stpath_assets.spots.reading import CODE_VERSION, KNOWN_FORMS, Spots, check_inside, read_spots, spots_fingerprint
+from stpath_assets.spots.reading import (
+    CODE_VERSION,
+    KNOWN_FORMS,
+    Spots,
+    check_inside,
+    find_files,
+    read_spots,
+    spots_fingerprint,
+)
 from stpath_assets.spots.storing import (
     Depth,
     check_spots,
@@ -24,6 +32,7 @@ __all__ = [
     "check_inside",
     "check_spots",
     "read_depth",
+    "find_files",
     "read_spots",
     "read_stored",
     "require_path",

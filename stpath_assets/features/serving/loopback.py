@@ -1,7 +1,7 @@
 """Keeps Ray Serve's replicas of a cluster of one machine on loopback.
 
-Ray binds all else to loopback there, but a replica's own server, for calls between deployments, to every interface. Ray runs `stay` in
-each of its workers before anything else.
+Ray binds all else to loopback there, but a replica's own server, for calls between deployments, to every interface. Ray runs
+`stay` in each of its workers before anything else.
 """
 
 from typing import Any
