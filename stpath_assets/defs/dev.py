@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from stpath_assets.defs.materialize import instance
+from stpath_assets.settings import load_settings
+
 WAIT_S = 120.0
 _BIN = Path(sys.executable).parent  # not resolved: a virtual environment's Python is a link
 
@@ -30,6 +33,8 @@ def main() -> int:
         signal.signal(
             number, _interrupt
         )  # SIGINT too: started in the background, it would be ignored, also by those that we start
+    with instance(load_settings()):
+        pass  # creates Dagster's databases, which the processes below would all do at once
     with tempfile.TemporaryDirectory() as folder:
         code = _free_port()
         workspace = Path(folder) / "workspace.yaml"

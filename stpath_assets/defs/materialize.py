@@ -23,6 +23,7 @@ from stpath_assets.errors import StorageError, failure_of_machine, one_line
 from stpath_assets.settings import Settings
 from stpath_assets.slides import Registry
 from stpath_assets.storage import Store, atomic_file
+from stpath_assets.storage.locks import lock
 
 _CONFIG = Path(__file__).with_name("dagster.yaml")
 
@@ -36,6 +37,9 @@ class RunOutcome:
     notes: tuple[str, ...] = ()
 
 
+_WAIT_S = 120.0
+
+
 @contextmanager
 def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """Return the Dagster instance of a data root. The first call creates its configuration."""
@@ -46,7 +50,10 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     before = os.environ.get("DAGSTER_HOME")
     os.environ["DAGSTER_HOME"] = str(home)
     try:
-        with dg.DagsterInstance.get() as opened:
+        # Two processes that create Dagster's databases at once leave them with two versions, which nothing opens any more.
+        with lock(settings.home / "locks" / "dagster.lock", _WAIT_S, f"{home}: Dagster's records"):
+            opened = dg.DagsterInstance.get()
+        with opened:
             yield opened
     except DBAPIError as e:
         raise StorageError(f"{home}: Dagster's records cannot be read or written ({e.orig}); is the disk full?") from e

@@ -313,6 +313,63 @@ def jump_once(work: Work, home: Path, seconds: int, at: int, tally: Tally) -> No
     _judge(work, home, tally, f"{work.name}, the clock jumps by {seconds} s at write {at}")
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two series of commands that begin at once on a root, and what must hold afterwards."""
+
+    name: str
+    start: Path
+    one: tuple[tuple[str, ...], ...]
+    two: tuple[tuple[str, ...], ...]
+    then: tuple[tuple[str, ...], ...]
+    expected: dict[str, str]
+
+
+def pairs_of(works: list[Work]) -> list[Pair]:
+    """Pairs of the works. After `then`, a root holds what it holds when nothing disturbed its commands."""
+    by = {w.name: w for w in works}
+    stages, ingestion, replacement, maintain = (by[n] for n in ("stages", "ingestion", "replacement", "maintain"))
+    retire, registration = by["retire and back"], by["registration with spots"]
+    asking = (("sql", "select slide_id, count(*) from stpath_predictions group by 1"),) * 4
+    back, run_, other = retire.commands[1:], stages.commands, replacement.commands
+    return [
+        Pair("two additions", ingestion.start, ingestion.commands, ingestion.commands, ingestion.commands, ingestion.expected),
+        Pair("two additions, one with spots", registration.start, registration.commands, ingestion.commands,
+             registration.commands, registration.expected),
+        Pair("two runs", stages.start, run_, run_, run_, stages.expected),
+        Pair("two runs that want other genes", replacement.start, run_, other, other, replacement.expected),
+        Pair("retire during a run", replacement.start, other, retire.commands[:1], (*back, *other), replacement.expected),
+        Pair("maintain during a run", replacement.start, other, maintain.commands, other, replacement.expected),
+        Pair("two maintain", maintain.start, maintain.commands, maintain.commands, maintain.commands, maintain.expected),
+        Pair("maintain during questions", maintain.start, maintain.commands, asking, maintain.commands, maintain.expected),
+        Pair("a run during questions", replacement.start, other, asking, other, replacement.expected),
+    ]  # fmt: skip
+
+
+def pair_once(pair: Pair, home: Path, rng: random.Random, tally: Tally) -> None:
+    """Runs a pair at once, one of them a little later, and looks at what each said and at what is left."""
+    shutil.rmtree(home, ignore_errors=True)
+    shutil.copytree(pair.start, home)
+    first, second = (pair.one, pair.two) if rng.random() < 0.5 else (pair.two, pair.one)
+    said = home.parent / "second.said"
+    later = os.fork()
+    if later == 0:
+        time.sleep(rng.choice((0.0, rng.uniform(0, 0.5), rng.uniform(0, 6))))
+        _child(home, second, said, home.parent / "second.writes", None, None)
+    ended = [run(home, *first)]
+    ended.append(Ended(os.waitstatus_to_exitcode(os.waitpid(later, 0)[1]), said.read_text(errors="replace")))
+    tally.injected += 1
+    tally.moments[pair.name] = tally.moments.get(pair.name, 0) + 1
+    if all(e.code == 0 for e in ended):
+        tally.unnoticed += 1
+    for e in ended:
+        told = [line for line in e.said.splitlines() if line.startswith(("error: ", "Error: "))]
+        if e.code < 0 or "Traceback" in e.said or "a bug" in e.said or (e.code and not told):
+            tally.lost.append(f"{pair.name}: exit code {e.code}: {e.said[-1500:]}")
+            return
+    _judge(Work(pair.name, pair.start, pair.then, pair.expected, 0, 0), home, tally, pair.name)
+
+
 def _judge(work: Work, home: Path, tally: Tally, what: str) -> None:
     try:
         wrong = complaints(home)

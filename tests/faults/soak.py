@@ -1,6 +1,6 @@
 """Injects faults at random moments over the whole pipeline, and prints what they came to: `make soak`.
 
-    python -m tests.faults.soak [--kills 200] [--writes 200] [--clocks 20] [--fuzz 2000] [--seed 0]
+    python -m tests.faults.soak [--kills 200] [--writes 200] [--pairs 90] [--clocks 20] [--fuzz 2000] [--seed 0]
 
 `--fuzz` is the number of damaged scans, and of other damaged files.
 
@@ -13,7 +13,18 @@ import subprocess
 import sys
 import time
 
-from tests.faults.harness import Fault, Tally, Work, fault_once, jump_once, kill_once, prepare, start
+from tests.faults.harness import (
+    Fault,
+    Tally,
+    Work,
+    fault_once,
+    jump_once,
+    kill_once,
+    pair_once,
+    pairs_of,
+    prepare,
+    start,
+)
 
 HOURS = 3600
 JUMPS_S = (-400 * 24 * HOURS, -2 * HOURS, 2 * HOURS, 400 * 24 * HOURS)
@@ -39,6 +50,15 @@ def writes(works: list[Work], times: int, rng: random.Random, folder: "object") 
         kind = rng.choice(("ENOSPC", "ENOSPC", "EIO", "EIO", "short"))
         fault = Fault(kind, rng.randint(1, max(1, work.writes)), rng.choice((0, 0, 1)) if kind != "short" else 0)
         fault_once(work, folder / "faulty", fault, tally)  # type: ignore[operator]
+        _progress(i, times, tally)
+    return tally
+
+
+def pairs(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+    """Two of everything at once."""
+    tally, all_pairs = Tally("pairs at once"), pairs_of(works)
+    for i in range(times):
+        pair_once(all_pairs[i % len(all_pairs)], folder / "shared", rng, tally)  # type: ignore[operator]
         _progress(i, times, tally)
     return tally
 
@@ -69,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--writes", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=90)
     parser.add_argument("--clocks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fuzz", type=int, default=2000)
@@ -80,7 +101,12 @@ def main() -> int:
         print(f"undisturbed: {work.name}, {work.seconds:.1f} s, {work.writes} writes", flush=True)
     tallies = [
         series(works, times, random.Random(asked.seed), folder)
-        for series, times in ((kills, asked.kills), (writes, asked.writes), (clocks, asked.clocks))
+        for series, times in (
+            (kills, asked.kills),
+            (writes, asked.writes),
+            (pairs, asked.pairs),
+            (clocks, asked.clocks),
+        )
         if times
     ]
     print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s")
