@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import dagster as dg
 import psutil
+import yaml
 from sqlalchemy.exc import DBAPIError
 
 from stpath_assets.defs.execution import BY_COMMAND, FAILED
@@ -38,6 +39,8 @@ class RunOutcome:
 
 
 _WAIT_S = 120.0
+_RECORDS = ("schedules", "history")
+"""Folders with Dagster's databases. The last to be there says that all are."""
 
 
 @contextmanager
@@ -50,8 +53,8 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     before = os.environ.get("DAGSTER_HOME")
     os.environ["DAGSTER_HOME"] = str(home)
     try:
-        # Two processes that create Dagster's databases at once leave them with two versions, which nothing opens any more.
         with lock(settings.home / "locks" / "dagster.lock", _WAIT_S, f"{home}: Dagster's records"):
+            _create_records(home)
             opened = dg.DagsterInstance.get()
         with opened:
             yield opened
@@ -62,6 +65,30 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
             del os.environ["DAGSTER_HOME"]
         else:
             os.environ["DAGSTER_HOME"] = before
+
+
+def _create_records(home: Path) -> None:
+    """Create Dagster's SQLite databases beside, and move them into place once they are complete.
+
+    Dagster does not notice if it was killed while it created them, or if the disk was full: tables are missing then for ever. Nor if
+    two processes create them at once.
+    """
+    config = yaml.safe_load((home / "dagster.yaml").read_text()) or {}
+    if (home / _RECORDS[-1]).exists() or any(key.endswith("storage") for key in config):
+        return
+    for dead in home.glob(".new-*"):
+        shutil.rmtree(dead, ignore_errors=True)
+    draft = home / f".new-{os.getpid()}"
+    draft.mkdir(parents=True)
+    shutil.copyfile(home / "dagster.yaml", draft / "dagster.yaml")
+    try:
+        with dg.DagsterInstance.from_config(str(draft)):
+            pass
+        for name in _RECORDS:
+            if (draft / name).exists() and not (home / name).exists():
+                (draft / name).rename(home / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def sync_partitions(settings: Settings) -> list[str]:

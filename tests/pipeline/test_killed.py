@@ -124,3 +124,22 @@ def test_ctrl_c_ends_the_run_and_not_one_slide(tmp_path: Path, sa) -> None:
     assert "bug" not in stderr
     # Interrupted between the file and its registration, the grid is taken up by the next run.
     assert set(Store(home).slide_ids("tile_grids")) <= {"s0"}
+
+
+def test_dagsters_records_are_there_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full while they are created; Dagster itself would go on with what it left, and fail for ever."""
+    settings, create = load_settings(tmp_path / "home"), dg.DagsterInstance.from_config
+
+    def break_off(folder: str) -> dg.DagsterInstance:
+        create(folder).dispose()
+        (Path(folder) / "schedules" / "schedules.db").write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dg.DagsterInstance, "from_config", break_off)
+    with pytest.raises(OSError, match="No space"), instance(settings):
+        pass
+    assert not list((settings.home / "dagster").glob(".new-*"))
+    monkeypatch.undo()
+    with instance(settings) as opened:
+        assert opened.get_dynamic_partitions("slides") == []
+        assert opened.all_instigator_state() == []
