@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ from stpath_assets.tables import (
     TILE_GRIDS,
 )
 
-TILES = 400
+TILES = int(os.environ.get("BENCHMARK_TILES", "400"))
 AT_ONCE = 100
 SPOTS = 20
 SCORED = 4

@@ -70,7 +70,7 @@ def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
 def _create_records(home: Path) -> None:
     """Create Dagster's SQLite databases beside, and move them into place once they are complete.
 
-    Dagster does not notice if it was killed while it created them, or if the disk was full: tables are missing then for ever. Nor if
+    Dagster does not notice if it was killed while it created them, or if the disk was full: tables are missing for ever. Nor if
     two processes create them at once.
     """
     config = yaml.safe_load((home / "dagster.yaml").read_text()) or {}
