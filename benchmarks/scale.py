@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--slides 5000] [--tiles 40]
 
-Measures the sensor's tick, the page of an asset's partitions, the catalog, status, doctor, retire and maintain, and counts files and
-bytes. docs/scale.md works out from them what larger cohorts cost.
+Measures the sensor's tick, the page of an asset's partitions, the catalog, status, doctor, retire and maintain, and counts
+files and bytes. docs/scale.md works out from them what larger cohorts cost.
 """
 
 import argparse
@@ -56,20 +56,27 @@ def main() -> None:
         timed("written", roots.grow)
         home, settings = roots.root(asked.slides), roots.settings(asked.slides)
         size, files = bytes_and_files(home / "tables")
-        lake, _ = bytes_and_files(home / "lake.sqlite") if (home / "lake.sqlite").is_dir() else ((home / "lake.sqlite").stat().st_size, 1)
-        print(f"tables: {size / 1e9:.2f} GB in {files} files; lake.sqlite: {lake / asked.slides / 1e3:.1f} kB a slide", flush=True)
+        lake, _ = (
+            bytes_and_files(home / "lake.sqlite")
+            if (home / "lake.sqlite").is_dir()
+            else ((home / "lake.sqlite").stat().st_size, 1)
+        )
+        print(
+            f"tables: {size / 1e9:.2f} GB in {files} files; lake.sqlite: {lake / asked.slides / 1e3:.1f} kB a slide",
+            flush=True,
+        )
 
         timed("partitions of all slides made", lambda: sync_partitions(settings) and None)
         with instance(settings) as opened:
             began = time.perf_counter()
             for i in range(asked.slides):
-                opened.report_runless_asset_event(dg.AssetMaterialization("stpath_predictions", partition=slide_name(i)))
+                opened.report_runless_asset_event(
+                    dg.AssetMaterialization("stpath_predictions", partition=slide_name(i))
+                )
             events = time.perf_counter() - began
         history, _ = bytes_and_files(home / "dagster")
-        print(
-            f"an event of a slide: {1e3 * events / asked.slides:.1f} ms, {history / asked.slides / 1e3:.1f} kB of history a slide",
-            flush=True,
-        )
+        each = f"{1e3 * events / asked.slides:.1f} ms, {history / asked.slides / 1e3:.1f} kB"
+        print(f"an event of a slide, and its history: {each}", flush=True)
         platform = Platform(home)
         try:
             platform.wait_until_up()
@@ -85,7 +92,10 @@ def main() -> None:
                 timed(f"{words[0]} (exit code 1)", lambda e=e: str(e)[:0] or None)
         for what, question in (
             ("catalog, slides by organ", "select organ, count(*) from slides group by 1"),
-            ("catalog, one gene of all tiles", "select avg(expression_log1p) from stpath_predictions where gene = 'EPCAM'"),
+            (
+                "catalog, one gene of all tiles",
+                "select avg(expression_log1p) from stpath_predictions where gene = 'EPCAM'",
+            ),
             ("catalog, one gene by slide", "select count(*) from expression_by_slide where gene = 'EPCAM'"),
         ):
             timed(what, lambda question=question: _ask(query, settings, question))

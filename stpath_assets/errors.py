@@ -22,7 +22,11 @@ _OF_MACHINE = (
 )
 """How the operating system, SQLite and DuckDB say that the machine failed, and what to tell the user."""
 
-_SECRET = re.compile(r"(://[^/@\s:]*:)[^@\s]*@|(password\s*=\s*)('[^']*'|\S+)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?P<user>://[^/@\s:]*:)[^@\s]*@|(?P<only>https?://)[^/@\s:]+@|(?P<password>password\s*=\s*)('[^']*'|\S+)"
+    r"|(?P<name>[?&][^=&\s]*(?:signature|credential|token|secret|password|passwd|api_?key|access_?key|\bsig)=)[^&\s'\")]+",
+    re.IGNORECASE,
+)
 
 
 def one_line(text: str) -> str:
@@ -76,8 +80,13 @@ def may_pass(error: BaseException) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with the passwords of URLs and connection strings replaced by `***`."""
-    return _SECRET.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
+    """Return a text with the passwords and tokens of URLs and connection strings replaced by `***`."""
+
+    def hidden(m: re.Match[str]) -> str:
+        before = m["user"] or m["only"]
+        return f"{before}***@" if before else f"{m['password'] or m['name']}***"
+
+    return _SECRET.sub(hidden, text)
 
 
 class StpathError(Exception):
@@ -87,8 +96,9 @@ class StpathError(Exception):
     """Whether the same work may succeed later without a change, as when a server did not answer."""
 
     def __init__(self, message: str = "") -> None:
-        # Messages quote files and their names, which must not steer a terminal or a log.
-        super().__init__("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in message))
+        # Messages quote files and their names, which must not steer a terminal or a log, and URLs, which may hold a secret.
+        shown = without_secrets(message)
+        super().__init__("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in shown))
 
 
 class SettingsError(StpathError):

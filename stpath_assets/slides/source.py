@@ -58,6 +58,12 @@ class Source:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri = str(uri)
+        try:
+            self.uri.encode()
+        except UnicodeEncodeError as e:  # tables and JSON hold text
+            raise SlideError(
+                f"{self.uri.encode('utf-8', 'backslashreplace').decode()}: its name is not UTF-8; rename it"
+            ) from e
         parts = urlsplit(self.uri.rpartition("::")[2])  # fsspec chains file systems with ::
         self.is_remote = is_url(uri) and parts.scheme != "file"
         if not self.is_remote:
@@ -66,9 +72,9 @@ class Source:
             return
         self.path = Path(PurePosixPath(unquote(parts.netloc.rpartition("@")[2] + parts.path)))
         self.name = self.path.name
-        if parts.password:
+        if parts.password or (parts.username and parts.scheme in ("http", "https")):
             raise SlideError(
-                f"{self.name}: its URL holds a password, which would be stored; use the environment instead"
+                f"{self.name}: its URL holds a password or a token, which would be stored; use the environment instead"
             )
         secret = next((k for k, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.search(k)), None)
         if secret is not None:

@@ -124,7 +124,7 @@ def main() -> int:
 
 def fuzzed(of: str, times: int, seed: int, folder: "object") -> str:
     """Damaged files, in a process of its own: reading them starts threads, which what forks must not have."""
-    program = [sys.executable, "-m", "tests.faults.fuzzing", of, str(times), str(seed), str(folder / of)]  # type: ignore[operator]
+    program = [sys.executable, "-m", "tests.faults.fuzzing", of, str(times), str(seed), str(folder / f"fuzz-{of}")]  # type: ignore[operator]
     lines = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     print("\n".join(lines[:-1]), flush=True)
     return lines[-1]
