@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export DAGSTER_DISABLE_TELEMETRY := 1
 unexport VIRTUAL_ENV
 
-.PHONY: setup lock demo test soak lint dev docs tutorial bench clean
+.PHONY: setup lock demo test soak audit lint dev docs tutorial bench clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ test: setup
 # Faults by the hundred: kills, failing writes, clocks that jump, thousands of damaged files. About an hour.
 soak: setup
 	$(BIN)/python -m tests.faults.soak
+
+# Known vulnerabilities of what the lock installs, a bill of materials in build/sbom.json, and licences.
+audit: setup
+	$(BIN)/python -m tools.audit
 
 lint: setup
 	$(BIN)/ruff check .

@@ -60,7 +60,8 @@ def viewer(finished: Path) -> TestClient:
     return TestClient(create_app(load_settings(finished / "home")), base_url="http://localhost")
 
 
-@pytest.mark.parametrize("name", NASTY)
+# A client makes `..` of a path itself.
+@pytest.mark.parametrize("name", [n for n in NASTY if n not in ("..", "%2e%2e%2f")])
 def test_as_a_part_of_the_viewers_urls(viewer: TestClient, name: str) -> None:
     from urllib.parse import quote
 
@@ -70,11 +71,7 @@ def test_as_a_part_of_the_viewers_urls(viewer: TestClient, name: str) -> None:
         f"/api/slides/a/tiles/{part}", f"/api/slides/a/tiles/{part}.jpg", f"/static/{part}",
     ):  # fmt: skip
         answer = viewer.get(path)
-        # A client makes `..` of a path itself, and comes out at the list of slides.
-        assert answer.status_code in (400, 404, 405, 422) or answer.text == viewer.get("/").text, (
-            path,
-            answer.status_code,
-        )
+        assert answer.status_code in (400, 404, 405, 422), (path, answer.status_code)
         assert "root:" not in answer.text
         is_json = answer.headers["content-type"].startswith("application/json")
         assert is_json or "<script>alert" not in answer.text
