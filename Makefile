@@ -33,6 +33,7 @@ test: setup
 
 # Faults by the hundred: kills, failing writes, clocks that jump, thousands of damaged files. About an hour.
 soak: setup
+	$(BIN)/python -m pytest -m soak
 	$(BIN)/python -m tests.faults.soak
 
 # Known vulnerabilities of what the lock installs, a bill of materials in build/sbom.json, and licences.

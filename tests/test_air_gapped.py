@@ -84,6 +84,7 @@ def test_slides_are_predicted_without_a_network(
         assert list(predicted.var_names) == ["EPCAM", "CD74"]
 
 
+@pytest.mark.soak
 def test_runs_and_the_doctor_need_no_network(drawn_slide: Path, tmp_path: Path, forbidden: Callable[..., None]) -> None:
     """Dagster as well: registering, all stages by either encoder, the catalog."""
     home = tmp_path / "root"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools import licences
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -91,3 +93,39 @@ def test_the_core_does_not_bring_what_extras_are_for() -> None:
         {"ray", "dagster-ray", "scanpy", "squidpy", "spatialdata", "s3fs", "gcsfs", "dagster-postgres"}
     )
     assert {"eval", "ray", "remote", "viewer"} <= set(PROJECT["optional-dependencies"])
+
+
+def locked() -> dict[str, list[str]]:
+    """The hashes in the lock, by package and version."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if match := re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([^ ;\\]+)", line):
+            name = f"{re.sub(r'[-_.]+', '-', match[1]).lower()}=={match[2]}"
+            found[name] = []
+        elif match := re.fullmatch(r"    --hash=sha256:([0-9a-f]{64})(?: \\)?", line):
+            found[name].append(match[1])
+    return found
+
+
+def test_the_lock_has_hashes_for_all_that_the_constraints_choose() -> None:
+    lock = locked()
+    assert all(lock.values())
+    lines = [line.partition(";") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
+    chosen = {
+        re.sub(r"[-_.]+", "-", name.partition("==")[0]).lower() + "==" + name.partition("==")[2].strip()
+        for name, _, _ in lines
+    }
+    assert sorted(chosen - lock.keys()) == []
+    text = (ROOT / "requirements.lock").read_text()
+    for platform in ("x86_64", "aarch64", "arm64"):
+        assert f"platform_machine == '{platform}'" in text
+    assert "://" not in text
+
+
+def test_every_licence_was_looked_at() -> None:
+    permissive, said, unknown = licences.survey()
+    assert unknown == []
+    assert {"openslide-bin", "openslide-python"} <= said.keys()
+    page = (ROOT / "docs" / "licences.md").read_text()
+    assert all(name in page for name in said)
+    assert permissive.total() > 100

@@ -127,6 +127,7 @@ def test_pooled_scores_are_those_of_all_spots_taken_apart(tmp_path: Path) -> Non
     assert found[6] > 0.8, "knowing the slides' means alone looks like a good model"
 
 
+@pytest.mark.soak
 def test_errors_within_which_a_new_patient_lies_hold_at_their_rate(tmp_path: Path) -> None:
     """Patients differ in how far predictions are off; a new one is as one of the cohort."""
     rng, genes, patients = np.random.default_rng(5), [f"G{g:02d}" for g in range(24)], 100

@@ -247,35 +247,26 @@ def prepare(folder: Path) -> list[Work]:
     add = (("add", str(scans / "a.tif"), *known, "--spots", str(spots)), ("add", str(scans / "b.tif"), *known))
     manifest = scans / "manifest.csv"
     manifest.write_text(f"file,organ,tech\n{scans / 'a.tif'},Breast,Visium\n{scans / 'b.tif'},Breast,Visium\n")
-    states = {"empty": folder / "empty"}
-    states["empty"].mkdir()
+    empty = folder / "empty"
+    empty.mkdir()
+    works: dict[str, Work] = {}
 
-    def state(name: str, before: str, *commands: Sequence[str]) -> None:
-        states[name] = folder / name
-        shutil.copytree(states[before], states[name])
-        ended = run(states[name], *commands)
-        assert ended.code == 0, ended.said
-
-    state("registered", "empty", *add)
-    state("finished", "registered", RUN)
-    state("replaced", "finished", RUN_OTHER, RUN)
-    works = []
-    for name, start, commands in (
-        ("ingestion", "empty", (("add", "--manifest", str(manifest)),)),
-        ("registration with spots", "empty", add),
-        ("stages", "registered", (RUN,)),
-        ("replacement", "finished", (RUN_OTHER,)),
-        ("maintain", "replaced", (("maintain",),)),
-        ("retire and back", "finished", (("retire", "a"), ("add", str(scans / "a.tif")))),
-    ):
-        undisturbed = folder / f"undisturbed-{name.replace(' ', '-')}"
-        shutil.copytree(states[start], undisturbed)
+    def work(name: str, start: Path, *commands: tuple[str, ...]) -> Path:
+        """Notes what commands do when nothing disturbs them, and returns the root that they leave: the next one's start."""
+        undisturbed = folder / f"after-{name.replace(' ', '-')}"
+        shutil.copytree(start, undisturbed)
         ended = run(undisturbed, *commands)
         assert ended.code == 0, f"{name}: {ended.said}"
-        works.append(
-            Work(name, states[start], tuple(map(tuple, commands)), content(undisturbed), ended.seconds, ended.writes)
-        )
-    return works
+        works[name] = Work(name, start, commands, content(undisturbed), ended.seconds, ended.writes)
+        return undisturbed
+
+    work("ingestion", empty, ("add", "--manifest", str(manifest)))
+    registered = work("registration with spots", empty, *add)
+    finished = work("stages", registered, RUN)
+    replaced = work("replacement", finished, RUN_OTHER)
+    work("maintain", replaced, ("maintain",))
+    work("retire and back", finished, ("retire", "a"), ("add", str(scans / "a.tif")))
+    return list(works.values())
 
 
 def kill_once(work: Work, home: Path, rng: random.Random, tally: Tally) -> None:

@@ -36,7 +36,7 @@ def kills(works: list[Work], times: int, rng: random.Random, folder: "object") -
     tally = Tally("kill -9")
     for i in range(times):
         # Each kind of work once; then by its length.
-        work = works[i] if i < len(works) else rng.choices(works, [w.seconds for w in works])[0]
+        work = works[-1 - i] if i < len(works) else rng.choices(works, [w.seconds for w in works])[0]
         kill_once(work, folder / "killed", rng, tally)  # type: ignore[operator]
         _progress(i, times, tally)
     return tally

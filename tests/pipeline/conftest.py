@@ -1,9 +1,11 @@
 """The demo, run once as a user runs it, for all tests of the pipeline."""
 
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -31,6 +33,26 @@ class Ran:
     stderr: str
 
 
+def watched(patch: pytest.MonkeyPatch) -> list[str]:
+    """The connections and look-ups of this process that would leave the machine, from now on."""
+    asked: list[str] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connecting(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
+            asked.append(f"connect {address}")
+        connect(self, address)
+
+    def looking_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in (None, "localhost", "127.0.0.1", "::1"):
+            asked.append(f"look-up of {host}")
+        return look_up(host, *arguments, **options)
+
+    patch.setattr(socket.socket, "connect", connecting)
+    patch.setattr(socket, "getaddrinfo", looking_up)
+    return asked
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     """A data root that `stpath-assets demo` has filled, and what it printed. Not to be changed by a test.
@@ -41,7 +63,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("STPATH_FIGURE_GENES", FIGURE_GENES)
+            asked = watched(patch)
             ran = command("demo", "--home", folder / "home")
+        (folder / "network.json").write_text(json.dumps(asked))
         (folder / "said.json").write_text(json.dumps([ran.exit_code, ran.stdout, ran.stderr]))
 
     folder = made_once(tmp_path_factory, "demo", make)

@@ -103,3 +103,7 @@ def test_a_second_demo_computes_nothing_anew(demo_home: Path, sa, tmp_path: Path
     ran = sa("run", "--home", home)
     assert ran.exit_code == 0, ran.stderr
     assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
+
+
+def test_it_reaches_nothing_outside(demo_home: Path) -> None:
+    assert json.loads((demo_home.parent / "network.json").read_text()) == []

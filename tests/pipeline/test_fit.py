@@ -24,9 +24,9 @@ from stpath_assets.prediction.stored import read_predicted
 from stpath_assets.settings import load_settings
 from stpath_assets.storage import Store, maintenance
 from tests.asked import ask
-from tests.roots import command, copy_home
+from tests.roots import blank, command, copy_home
 
-pytestmark = pytest.mark.usefixtures("same_figures")
+pytestmark = pytest.mark.usefixtures("same_figures", "blank_pictures")
 
 
 def test_a_predictor_of_one_phantom_predicts_the_other(demo_home: Path, tmp_path: Path) -> None:
@@ -81,7 +81,9 @@ def fitted_home(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         ran = command("fit", "mine", "--slides", "cohort", "--model", model, "--genes", "EPCAM,VIM", "--home", home)
         assert ran.exit_code == 0, ran.output
     assert "copies that leave out: patient P, patient Q" in ran.stdout
-    ran = command("run", "--models", "stpath,ridge:mine", "--home", home)
+    with pytest.MonkeyPatch.context() as patch:
+        blank(patch)
+        ran = command("run", "--models", "stpath,ridge:mine", "--home", home)
     assert ran.exit_code == 0, ran.output
     assert "phantom_B  ridge:mine -" in ran.stdout, ran.stdout
     assert "- by a copy that was fitted without the slide's patient" in ran.stdout

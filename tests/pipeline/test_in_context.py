@@ -18,7 +18,7 @@ from stpath_assets.storage import Store
 from tests.asked import ask
 from tests.roots import command, copy_home
 
-pytestmark = pytest.mark.usefixtures("same_figures")
+pytestmark = pytest.mark.usefixtures("same_figures", "blank_pictures")
 
 MODELS = [
     "adapted(stpath-demo)",

@@ -67,6 +67,7 @@ def home(killed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(killed, tmp_path / "killed"))
 
 
+@pytest.mark.soak
 def test_kill_9_at_any_moment_loses_nothing(home: Path, killed: Path, tmp_path: Path, sa) -> None:
     whole = tmp_path / "whole"
     assert sa("add", *sorted(killed.parent.glob("*.tif")), "--home", whole).exit_code == 0
@@ -95,6 +96,7 @@ def test_the_pool_slot_of_a_killed_run_comes_back(home: Path) -> None:
         assert release_dead(opened) == []
 
 
+@pytest.mark.soak
 def test_two_runs_at_once_leave_whole_tables(tmp_path: Path, sa) -> None:
     """One in a process of its own; the other in this one, as soon as the first has begun."""
     home = tmp_path / "home"

@@ -40,6 +40,7 @@ def said(process: subprocess.Popen[str]) -> tuple[bool, int, str | None, str]:
     return before, hits, place, digest
 
 
+@pytest.mark.soak
 def test_two_processes_that_compile_at_once_leave_a_cache_that_a_third_uses(tmp_path: Path) -> None:
     both = [started(tmp_path), started(tmp_path)]
     first, second = (said(process) for process in both)

@@ -426,6 +426,7 @@ def state(store: Store) -> Any:
     return views(store), [(p.slide_id, p.table, p.digest, p.row_count, p.damaged) for p in parts]
 
 
+@pytest.mark.soak
 def test_maintenance_killed_at_any_moment_loses_nothing(store: Store, tmp_path: Path) -> None:
     cohort = store
     register(cohort, *"abc")

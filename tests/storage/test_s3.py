@@ -1,7 +1,9 @@
 """Tables on an object store: a server of S3's protocol on this machine, with the metadata in lake.sqlite or on Postgres."""
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -106,11 +108,43 @@ def test_orphans_go_and_parts_stay(store: Store) -> None:
     assert store.read(METRICS, "a").equals(metrics())
 
 
-def test_a_server_that_is_gone_is_one_line_and_nothing_is_lost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+class _Busy(BaseHTTPRequestHandler):
+    """Answers 503 to everything, as S3 does when it is asked too much."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(params=["gone", "busy"])
+def broken(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that is not there, or that answers 503."""
+    if request.param == "gone":
+        yield "http://127.0.0.1:9"
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_does_not_serve_is_one_line_and_nothing_is_lost(
+    store: Store, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write(METRICS, "a", metrics(), made_from(1))
     monkeypatch.setattr(storage, "_verified", set())
     with monkeypatch.context() as gone:
-        gone.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        gone.setenv("AWS_ENDPOINT_URL", broken)
         gone.setenv("AWS_MAX_ATTEMPTS", "1")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         there = Store(store.place)
