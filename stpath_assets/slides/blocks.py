@@ -31,13 +31,8 @@ _NONE, _JPEG, _APERIO_YCBCR = 1, (6, 7), 33003
 _COLOUR_CODECS = (*_JPEG, _APERIO_YCBCR, 33004, 33005, 34712)  # whose decoders hand out RGB, or are seen to here
 _RGB, _YCBCR = 2, 6
 _END_OF_JPEG = b"\xff\xd9"
-_UNPACKERS = (
-    5,
-    8,
-    32946,
-    34925,
-    50000,
-)  # LZW, deflate (two codes), LZMA, Zstandard: lossless, with no size of their own
+# Lossless, with no size of their own: LZW, deflate (two codes), LZMA, Zstandard.
+_UNPACKERS = (5, 8, 32946, 34925, 50000)
 _GLASS = 255
 
 Block = npt.NDArray[np.uint8]
