@@ -43,6 +43,7 @@ audit: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tools.unsafe_calls
 	$(BIN)/mypy
 
 # The UI of the demo's data root; STPATH_HOME=… make dev opens another. Run `make demo` first to see something in it.

@@ -172,17 +172,24 @@ def test_commands_reach_nothing_outside(finished: Path, shim: Path, tmp_path: Pa
     )
     commands = [
         "status",
-        "run --encoder demo",
+        "run --encoder demo --genes EPCAM,CD74",
         "doctor",
         "maintain",
         "report --out r.html",
         "sql --format csv select(1)",
     ]
-    environment = {**os.environ, "LD_PRELOAD": str(shim), "NETWORK_LOG": str(network), "PYTHONPATH": str(ROOT)}
+    planted = {"STPATH_ENCODER_TOKEN": TOKEN, "STPATH_FAILURE_WEBHOOK": WEBHOOK, "HF_TOKEN": f"hf_{TOKEN}"}
+    shimmed = {"LD_PRELOAD": str(shim), "NETWORK_LOG": str(network), "PYTHONPATH": str(ROOT)}
     program = [sys.executable, "-c", code, home, *commands]
-    ran = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(
+        program, cwd=tmp_path, env={**os.environ, **shimmed, **planted}, capture_output=True, text=True, timeout=280
+    )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert not network.exists(), network.read_text()
+    told = [p for p in tmp_path.rglob("*") if p.is_file()]
+    for secret in (TOKEN, WEBHOOK):
+        assert secret not in ran.stdout + ran.stderr
+        assert [str(p) for p in told if secret.encode() in p.read_bytes()] == []
 
 
 def test_an_attempt_would_be_seen(shim: Path, tmp_path: Path) -> None:
