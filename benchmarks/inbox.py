@@ -3,8 +3,8 @@
     python -m benchmarks.inbox [--slides 200] [--size 768] [--kill]
     python -m benchmarks.inbox --ticks 5000       # how long a tick of the sensor takes with so many scans
 
-With --kill, the daemon, the code server and the process of a run are each killed with SIGKILL on the way, and Dagster is
-started again.
+With --two, two of Dagster run on the root at once. With --kill, the daemon, the code server and the process of a run are each
+killed with SIGKILL on the way, and Dagster is started again.
 """
 
 import argparse
@@ -107,14 +107,16 @@ class Watch:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[list[Platform]]:
-    """Run Dagster on a data root; the list holds what runs, and may be replaced."""
-    up = [Platform(home)]
+def running(home: Path, two: bool = False) -> Iterator[list[Platform]]:
+    """Run Dagster on a data root, or two of it; the list holds what runs, and may be replaced."""
+    up = [Platform(home) for _ in range(1 + two)]
     try:
-        up[0].wait_until_up()
+        for one in up:
+            one.wait_until_up()
         yield up
     finally:
-        up[0].stop()
+        for one in up:
+            one.stop()
 
 
 def pids_of(up: Platform, word: str) -> list[int]:
@@ -149,10 +151,12 @@ def kill(what: str, up: list[Platform], opened: dg.DagsterInstance) -> bool:
     return True
 
 
-def wait(home: Path, good: set[str], broken: set[str], kills: list[str], limit_s: float) -> tuple[float, Watch]:
+def wait(
+    home: Path, good: set[str], broken: set[str], kills: list[str], limit_s: float, two: bool = False
+) -> tuple[float, Watch]:
     """Wait until all scans are predicted or refused, with some kills on the way. Returns the seconds."""
     watch, began = Watch(home), time.time()
-    with instance(load_settings(home)) as opened, running(home) as up:
+    with instance(load_settings(home)) as opened, running(home, two) as up:
         total = len(kills)
         while time.time() - began < limit_s:
             time.sleep(2)
@@ -235,6 +239,7 @@ def main() -> None:
     options.add_argument("--size", type=int, default=768, help="side of a phantom, µm")
     options.add_argument("--limit", type=float, default=3600, help="most time, s")
     options.add_argument("--kill", action="store_true")
+    options.add_argument("--two", action="store_true", help="two daemons, code servers and web servers on the root")
     options.add_argument("--ticks", type=int, default=0, metavar="SCANS")
     given = options.parse_args()
     print(f"{cpu_model()}, {os.cpu_count()} cores, Python {platform_module.python_version()}", flush=True)
@@ -246,7 +251,7 @@ def main() -> None:
             ticks(home, given.ticks)
             return
         good, broken = draw(home / "inbox", given.slides, given.size)
-        took, watch = wait(home, good, broken, list(KILLS) if given.kill else [], given.limit)
+        took, watch = wait(home, good, broken, list(KILLS) if given.kill else [], given.limit, given.two)
         report(home, good, broken, took, watch)
 
 

@@ -74,6 +74,11 @@ def confined(
     request = json.dumps([f"{function.__module__}:{function.__qualname__}", args, dict(os.environ)], default=str)
     child = _children.take(limits, in_new_child)
     answer, why = child.ask(request, limits.seconds)
+    if answer is None and child.served and not child.is_late:
+        # It may have been killed while it waited, or have been hurt by an earlier file.
+        child.end()
+        child = _children.take(limits, new=True)
+        answer, why = child.ask(request, limits.seconds)
     if answer is None or "is_memory" in answer:
         child.end()
         why = why or f"it takes more than {limits.memory_bytes / 2**30:g} GB of memory to open (STPATH_OPEN_MEMORY_GB)"
@@ -120,10 +125,10 @@ def _raised(answer: dict[str, Any]) -> Exception:
 
 
 class _Child:
-    """A child that waits for requests."""
+    """A child that waits for requests. `served` counts those that it has answered; `is_late` says that one took too long."""
 
     def __init__(self, limits: Limits) -> None:
-        self.memory_bytes = limits.memory_bytes
+        self.memory_bytes, self.served, self.is_late = limits.memory_bytes, 0, False
         program = [sys.executable, "-m", "stpath_assets.confined", str(limits.memory_bytes), str(os.getpid())]
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "ARROW_DEFAULT_MEMORY_POOL": "system"}
         self.process = subprocess.Popen(
@@ -145,6 +150,7 @@ class _Child:
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([out], [], [], max(0.0, end - time.monotonic()))
             if not ready:
+                self.is_late = True
                 return None, f"opening it took longer than {seconds:g} s (STPATH_OPEN_SECONDS)"
             some = os.read(out.fileno(), 1 << 16)
             if not some:
@@ -152,6 +158,7 @@ class _Child:
             line += some
             if len(line) > _LONGEST_ANSWER:
                 return None, "its reader says too much"
+        self.served += 1
         return json.loads(line), ""
 
     def _ended(self) -> str:
@@ -182,7 +189,7 @@ class _Children:
         """Return an idle child with these limits, or a new one."""
         with self._lock:
             if self._pid != os.getpid():
-                self._idle, self._pid, self._starter = [], os.getpid(), ThreadPoolExecutor(1, "stpath-confined")
+                self._idle, self._pid, self._starter = [], os.getpid(), ThreadPoolExecutor(1, "confined")
             while self._idle and not new:
                 child = self._idle.pop()
                 if child.memory_bytes == limits.memory_bytes and child.process.poll() is None:

@@ -51,6 +51,8 @@ def survey() -> tuple[Counter[str], dict[str, str], list[str]]:
     """Return how many packages are permissive by licence, what is said of the others by name, and names without a word."""
     permissive, said, unknown = Counter[str](), dict[str, str](), list[str]()
     for package in metadata.distributions():
+        if "_vendor" in str(package.locate_file("")):  # a part of setuptools, under its licence
+            continue
         name, licence = package.metadata["Name"].lower().replace("_", "-"), licence_of(package)
         if name in REVIEWED:
             said[name] = REVIEWED[name]

@@ -232,5 +232,7 @@ def test_several_folders_can_be_watched(tmp_path: Path) -> None:
     assert inbox_folders(load_settings(tmp_path / "home", inbox="scans")) == [tmp_path / "home" / "scans"]
     folders = inbox_folders(load_settings(tmp_path / "home", inbox=f"{tmp_path}, s3://bucket/scans/"))
     assert [str(folder) for folder in folders] == [str(tmp_path), "s3://bucket/scans"]
-    with pytest.raises(SettingsError, match=r"^inbox: scans: its URL holds a password, which would be stored"):
+    with pytest.raises(
+        SettingsError, match=r"^inbox: scans: its URL holds a password or a token, which would be stored"
+    ):
         inbox_folders(load_settings(tmp_path / "home", inbox="sftp://me:word@host/scans"))
