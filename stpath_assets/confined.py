@@ -144,6 +144,13 @@ class _Child:
             self.process.stdin.flush()
         except BrokenPipeError:
             return None, "its reader ended early"
+        try:
+            return self._wait(seconds)
+        except BaseException:  # Ctrl-C: what it is at is not asked for any more
+            self.end()
+            raise
+
+    def _wait(self, seconds: float) -> tuple[dict[str, Any] | None, str]:
         line, end = bytearray(), time.monotonic() + seconds
         out = self.process.stdout
         assert out is not None

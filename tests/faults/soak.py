@@ -9,9 +9,11 @@ Ends with 1 if anything was lost. `make test` runs it with a few of each.
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from tests.faults.harness import (
     Fault,
@@ -31,44 +33,44 @@ JUMPS_S = (-400 * 24 * HOURS, -2 * HOURS, 2 * HOURS, 400 * 24 * HOURS)
 """Seconds by which the clock jumps: a battery that died, a change of daylight saving time, a year that was guessed."""
 
 
-def kills(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+def kills(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
     """SIGKILL at random moments. Longer work is killed more often, so that all moments are alike."""
     tally = Tally("kill -9")
     for i in range(times):
         # Each kind of work once; then by its length.
         work = works[-1 - i] if i < len(works) else rng.choices(works, [w.seconds for w in works])[0]
-        kill_once(work, folder / "killed", rng, tally)  # type: ignore[operator]
+        kill_once(work, folder / "killed", rng, tally)
         _progress(i, times, tally)
     return tally
 
 
-def writes(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+def writes(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
     """Writes that fail: once or from a moment on, of a full or broken disk, or short."""
     tally = Tally("failing writes")
     for i in range(times):
         work = works[i % len(works)]
         kind = rng.choice(("ENOSPC", "ENOSPC", "EIO", "EIO", "short"))
         fault = Fault(kind, rng.randint(1, max(1, work.writes)), rng.choice((0, 0, 1)) if kind != "short" else 0)
-        fault_once(work, folder / "faulty", fault, tally)  # type: ignore[operator]
+        fault_once(work, folder / "faulty", fault, tally)
         _progress(i, times, tally)
     return tally
 
 
-def pairs(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+def pairs(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
     """Two of everything at once."""
     tally, all_pairs = Tally("pairs at once"), pairs_of(works)
     for i in range(times):
-        pair_once(all_pairs[i % len(all_pairs)], folder / "shared", rng, tally)  # type: ignore[operator]
+        pair_once(all_pairs[i % len(all_pairs)], folder / "shared", rng, tally)
         _progress(i, times, tally)
     return tally
 
 
-def clocks(works: list[Work], times: int, rng: random.Random, folder: "object") -> Tally:
+def clocks(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
     """A wall clock that jumps in the middle of the work."""
     tally = Tally("clock jumps")
     for i in range(times):
         work = works[i % len(works)]
-        jump_once(work, folder / "jumped", rng.choice(JUMPS_S), rng.randint(1, max(1, work.writes)), tally)  # type: ignore[operator]
+        jump_once(work, folder / "jumped", rng.choice(JUMPS_S), rng.randint(1, max(1, work.writes)), tally)
         _progress(i, times, tally)
     return tally
 
@@ -106,27 +108,23 @@ def main() -> int:
         fault_once(work, folder / "faulty", Fault(kind, int(at), int(times)), tally)
         print(tally, *tally.lost, sep="\n")
         return int(bool(tally.lost))
-    tallies = [
-        series(works, times, random.Random(asked.seed), folder)
-        for series, times in (
-            (kills, asked.kills),
-            (writes, asked.writes),
-            (pairs, asked.pairs),
-            (clocks, asked.clocks),
-        )
-        if times
-    ]
+    tallies = []
+    for series, times in ((kills, asked.kills), (writes, asked.writes), (pairs, asked.pairs), (clocks, asked.clocks)):
+        if times:
+            tallies.append(series(works, times, random.Random(asked.seed), folder))
+            print(tallies[-1], flush=True)
     print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s")
-    for line in (*tallies, *found):
-        print(line)
-    return int(any(t.lost for t in tallies) or any(not line.endswith(" 0 wrong") for line in found))
+    wrong = any(t.lost for t in tallies) or any(not line.endswith(" 0 wrong") for line in found)
+    if not wrong:
+        shutil.rmtree(folder, ignore_errors=True)
+    return int(wrong)
 
 
-def fuzzed(of: str, times: int, seed: int, folder: "object") -> str:
+def fuzzed(of: str, times: int, seed: int, folder: Path) -> str:
     """Damaged files, in a process of its own: reading them starts threads, which what forks must not have."""
-    program = [sys.executable, "-m", "tests.faults.fuzzing", of, str(times), str(seed), str(folder / f"fuzz-{of}")]  # type: ignore[operator]
+    program = [sys.executable, "-m", "tests.faults.fuzzing", of, str(times), str(seed), str(folder / f"fuzz-{of}")]
     lines = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    print("\n".join(lines[:-1]), flush=True)
+    print("\n".join(lines), flush=True)
     return lines[-1]
 
 
