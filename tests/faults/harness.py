@@ -233,8 +233,10 @@ class Tally:
         )
 
 
-def prepare(folder: Path) -> list[Work]:
-    """Draws two small scans, one with measured spots, and brings a root through all states that work begins in."""
+def prepare(folder: Path, quick: bool = False) -> list[Work]:
+    """Draws two small scans, one with measured spots, and brings a root through all states that work begins in; `quick` leaves
+    out those that take a second run.
+    """
     from tests.conftest import tissue_image, write_tiff
     from tests.roots import write_spots
 
@@ -263,8 +265,9 @@ def prepare(folder: Path) -> list[Work]:
     work("ingestion", empty, ("add", "--manifest", str(manifest)))
     registered = work("registration with spots", empty, *add)
     finished = work("stages", registered, RUN)
-    replaced = work("replacement", finished, RUN_OTHER)
-    work("maintain", replaced, ("maintain",))
+    if not quick:
+        replaced = work("replacement", finished, RUN_OTHER)
+        work("maintain", replaced, ("maintain",))
     work("retire and back", finished, ("retire", "a"), ("add", str(scans / "a.tif")))
     return list(works.values())
 

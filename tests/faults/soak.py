@@ -95,11 +95,12 @@ def main() -> int:
     parser.add_argument("--clocks", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fuzz", type=int, default=2000)
+    parser.add_argument("--quick", action="store_true", help="without work that replaces parts")
     parser.add_argument("--replay", help="one failing write again, as WORK:KIND:AT:TIMES, such as stages:EIO:500:0")
     asked = parser.parse_args()
     folder, began = start(), time.monotonic()
     found = [fuzzed(of, asked.fuzz, asked.seed, folder) for of in ("scans", "others")] if asked.fuzz else []
-    works = prepare(folder)
+    works = prepare(folder, asked.quick)
     for work in works:
         print(f"undisturbed: {work.name}, {work.seconds:.1f} s, {work.writes} writes", flush=True)
     if asked.replay:

@@ -59,5 +59,3 @@ def test_a_restored_root_gives_the_same_answers(finished_home: Path, tmp_path: P
     ran = command("run", "--home", restored, "--encoder", "demo", "--genes", "EPCAM,VIM")
     assert ran.exit_code == 0, ran.stderr
     assert {(p.table, p.slide_id): p.digest for p in Store(restored).parts()} == parts, "nothing was made again"
-    ran = command("run", "--home", restored, "--encoder", "demo", "--genes", "EPCAM,VIM,CD74")
-    assert ran.exit_code == 0, "it goes on"

@@ -97,6 +97,7 @@ def test_a_model_whose_weights_are_missing_is_described_by_that(settings: Settin
     assert {"encoder_error", "model_error"} <= set(found.facts)
 
 
+@pytest.mark.soak
 def test_the_catalog_is_counted_again_when_data_changed_and_not_when_a_run_made_nothing(
     opened: dg.DagsterInstance, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

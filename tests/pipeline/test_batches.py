@@ -104,6 +104,7 @@ def test_one_run_takes_many_slides_through_all_stages_each_recorded_by_itself(
     assert len({store.require("gigapath_features", s).digest for s in SLIDES}) == 3
 
 
+@pytest.mark.soak
 def test_where_nothing_is_made_numbers_stay_and_pictures_are_found_in_the_earlier_run(
     settings: Settings, opened: dg.DagsterInstance
 ) -> None:
@@ -146,6 +147,7 @@ def test_what_a_batch_made_is_fresh_until_its_tiles_are_made_anew(
     assert status() == [StaleStatus.FRESH, StaleStatus.STALE, StaleStatus.FRESH]
 
 
+@pytest.mark.soak
 def test_an_event_of_an_earlier_version_is_not_taken_over(settings: Settings, opened: dg.DagsterInstance) -> None:
     run(opened, settings, list(STAGES), "a")
     digest = Store(settings.home).require("stpath_predictions", "a").digest

@@ -119,6 +119,7 @@ def test_a_copy_predicts_what_fitting_to_the_other_slide_alone_predicts(fitted_h
     )
 
 
+@pytest.mark.soak
 def test_figures_of_fitted_predictors_come_and_go(fitted_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     copy_home(fitted_home, home)
@@ -210,6 +211,7 @@ def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("spoil", "words", "left_out", "slide_id"),
     [(cut_off, "is damaged", "", "phantom_C"), (Path.unlink, "is gone", "patient P", "phantom_A")],

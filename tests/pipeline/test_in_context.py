@@ -111,6 +111,7 @@ def test_an_adapted_head_is_ridge_regression_on_the_last_state(home: Path) -> No
     assert np.corrcoef(part.values[context, gene], known)[0, 1] > 0.5
 
 
+@pytest.mark.soak
 def test_later_runs_keep_the_context_and_0_ends_it(home: Path, tmp_path: Path) -> None:
     copy = tmp_path / "home"
     copy_home(home, copy)
