@@ -31,7 +31,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-# Faults by the hundred: kills, failing writes, clocks that jump, thousands of damaged files. About an hour.
+# Faults by the hundred: kills, failing writes, clocks that jump, thousands of damaged files. About two hours.
 soak: setup
 	$(BIN)/python -m pytest -m soak
 	$(BIN)/python -m tests.faults.soak

@@ -230,6 +230,7 @@ def test_a_scale_by_hand_that_no_scan_has(inbox: Path, mpp: str) -> None:
     assert f"--mpp {float(mpp):g} is outside the range of microscope scans" in said
 
 
+@pytest.mark.soak
 def test_a_scan_with_flipped_bytes_is_one_line_of_a_run(tmp_path: Path) -> None:
     """Its header is whole, so that it is added; what is damaged is found on reading, and the other scan goes on."""
     write_tiff(tmp_path / "well.tif", tissue_image(700, 900), compression="jpeg")
