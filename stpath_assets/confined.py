@@ -81,8 +81,16 @@ def confined(
         answer, why = child.ask(request, limits.seconds)
     if answer is None or "is_memory" in answer:
         child.end()
-        why = why or f"it takes more than {limits.memory_bytes / 2**30:g} GB of memory to open (STPATH_OPEN_MEMORY_GB)"
-        raise error(f"{name}: {why}; it is damaged or made to harm, copy or export it again")
+        if child.is_late:
+            limit = "STPATH_OPEN_SECONDS"
+        elif answer is not None:
+            why = f"it takes more than {limits.memory_bytes / 2**30:g} GB of memory to open"
+            limit = "STPATH_OPEN_MEMORY_GB"
+        else:
+            raise error(f"{name}: {why}; it is damaged or made to harm, copy or export it again")
+        raise error(
+            f"{name}: {why}; it is damaged, or larger than {limit} allows: copy or export it again, or raise that"
+        )
     if in_new_child:
         child.end()
     else:
@@ -158,7 +166,7 @@ class _Child:
             ready, _, _ = select.select([out], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 self.is_late = True
-                return None, f"opening it took longer than {seconds:g} s (STPATH_OPEN_SECONDS)"
+                return None, f"opening it took longer than {seconds:g} s"
             some = os.read(out.fileno(), 1 << 16)
             if not some:
                 return None, f"its reader crashed ({self._ended()})"

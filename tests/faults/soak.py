@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.harness import (
@@ -33,57 +34,61 @@ JUMPS_S = (-400 * 24 * HOURS, -2 * HOURS, 2 * HOURS, 400 * 24 * HOURS)
 """Seconds by which the clock jumps: a battery that died, a change of daylight saving time, a year that was guessed."""
 
 
-def kills(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
+Once = Callable[[int, Tally], None]
+"""Injects the i-th fault of a series, and tallies what it came to."""
+
+
+def kills(works: list[Work], rng: random.Random, folder: Path) -> Once:
     """SIGKILL at random moments. Longer work is killed more often, so that all moments are alike."""
-    tally = Tally("kill -9")
-    for i in range(times):
+
+    def once(i: int, tally: Tally) -> None:
         # Each kind of work once; then by its length.
         work = works[-1 - i] if i < len(works) else rng.choices(works, [w.seconds for w in works])[0]
         kill_once(work, folder / "killed", rng, tally)
-        _progress(i, times, tally)
-    return tally
+
+    return once
 
 
-def writes(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
+def writes(works: list[Work], rng: random.Random, folder: Path) -> Once:
     """Writes that fail: once or from a moment on, of a full or broken disk, or short."""
-    tally = Tally("failing writes")
-    for i in range(times):
+
+    def once(i: int, tally: Tally) -> None:
         work = works[i % len(works)]
         kind = rng.choice(("ENOSPC", "ENOSPC", "EIO", "EIO", "short"))
         fault = Fault(kind, rng.randint(1, max(1, work.writes)), rng.choice((0, 0, 1)) if kind != "short" else 0)
         fault_once(work, folder / "faulty", fault, tally)
-        _progress(i, times, tally)
-    return tally
+
+    return once
 
 
-def pairs(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
+def pairs(works: list[Work], rng: random.Random, folder: Path) -> Once:
     """Two of everything at once."""
-    tally, all_pairs = Tally("pairs at once"), pairs_of(works)
-    for i in range(times):
-        pair_once(all_pairs[i % len(all_pairs)], folder / "shared", rng, tally)
-        _progress(i, times, tally)
-    return tally
+    all_pairs = pairs_of(works)
+    return lambda i, tally: pair_once(all_pairs[i % len(all_pairs)], folder / "shared", rng, tally)
 
 
-def clocks(works: list[Work], times: int, rng: random.Random, folder: Path) -> Tally:
+def clocks(works: list[Work], rng: random.Random, folder: Path) -> Once:
     """A wall clock that jumps in the middle of the work."""
-    tally = Tally("clock jumps")
-    for i in range(times):
+
+    def once(i: int, tally: Tally) -> None:
         work = works[i % len(works)]
         jump_once(work, folder / "jumped", rng.choice(JUMPS_S), rng.randint(1, max(1, work.writes)), tally)
-        _progress(i, times, tally)
+
+    return once
+
+
+def tallied(what: str, times: int, once: Once) -> Tally:
+    """Injects the faults of a series one by one, and tells of each loss at once."""
+    tally, told = Tally(what), 0
+    for i in range(times):
+        once(i, tally)
+        for loss in tally.lost[told:]:
+            print(f"  LOST {loss}", flush=True)
+        told = len(tally.lost)
+        if (i + 1) % 10 == 0:
+            print(f"  {what}: {i + 1} of {times}, {told} lost", flush=True)
+    print(tally, flush=True)
     return tally
-
-
-def _progress(done: int, of: int, tally: Tally) -> None:
-    if (done + 1) % 10 == 0 or tally.lost:
-        print(f"  {tally.what}: {done + 1} of {of}, {len(tally.lost)} lost", flush=True)
-    while len(tally.lost) > len(_told.setdefault(tally.what, [])):
-        _told[tally.what].append(tally.lost[len(_told[tally.what])])
-        print(f"  LOST {_told[tally.what][-1]}", flush=True)
-
-
-_told: dict[str, list[str]] = {}
 
 
 def main() -> int:
@@ -109,11 +114,13 @@ def main() -> int:
         fault_once(work, folder / "faulty", Fault(kind, int(at), int(times)), tally)
         print(tally, *tally.lost, sep="\n")
         return int(bool(tally.lost))
-    tallies = []
-    for series, times in ((kills, asked.kills), (writes, asked.writes), (pairs, asked.pairs), (clocks, asked.clocks)):
-        if times:
-            tallies.append(series(works, times, random.Random(asked.seed), folder))
-            print(tallies[-1], flush=True)
+    series = (
+        ("kill -9", asked.kills, kills), ("failing writes", asked.writes, writes), ("pairs at once", asked.pairs, pairs),
+        ("clock jumps", asked.clocks, clocks),
+    )  # fmt: skip
+    tallies = [
+        tallied(what, times, make(works, random.Random(asked.seed), folder)) for what, times, make in series if times
+    ]
     print(f"seed {asked.seed}, {time.monotonic() - began:.0f} s")
     wrong = any(t.lost for t in tallies) or any(not line.endswith(" 0 wrong") for line in found)
     if not wrong:

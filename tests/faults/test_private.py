@@ -120,7 +120,12 @@ def _made(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("options", "why"), [(["--id", "mine"], "has the id mine; with --pseudonymize, give none"), (["--mpp", "x"], "")]
+    ("options", "why"),
+    [
+        (["--id", "mine"], "has the id mine; with --pseudonymize, give none"),
+        (["--mpp", "spots"], "give mpp as a number"),
+        (["--spots", "nothere.h5ad"], "nothere.h5ad: no such file or folder"),
+    ],
 )
 def test_what_cannot_be_pseudonymized_is_said(
     tmp_path: Path, options: list[str], why: str, monkeypatch: pytest.MonkeyPatch
